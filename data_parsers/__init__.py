@@ -1,0 +1,1 @@
+"""nerfstudio data parsers: one file per data layout."""

@@ -1,0 +1,1 @@
+"""What `ns-train NAME` starts with: one file per method."""

@@ -1,0 +1,60 @@
+"""What all presets share: data, optimisers, trainer."""
+
+from __future__ import annotations
+
+from nerfstudio.configs.base_config import LoggingConfig, MachineConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from nerfstudio_gan3d.data.datamanager import GanDataManagerConfig
+from nerfstudio_gan3d.data_parsers.images import Gan3dImagesDataParserConfig
+from nerfstudio_gan3d.metrics.config import EvaluationConfig
+from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.training.optimizers import GanAdamConfig
+from nerfstudio_gan3d.training.pipeline import GanPipelineConfig
+from nerfstudio_gan3d.training.trainer import GanTrainerConfig
+from nerfstudio_gan3d.viewer.settings import gan_viewer_config
+
+
+def specification(
+    name: str,
+    description: str,
+    model: GanModelConfig,
+    *,
+    batch_size: int,
+    iterations: int,
+    generator_lr: float,
+    discriminator_lr: float,
+    mirror: bool,
+    tiny: bool,
+) -> MethodSpecification:
+    """A method as nerfstudio registers it: what `ns-train NAME` starts with.
+
+    Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores and take snapshots more often.
+    """
+    config = GanTrainerConfig(
+        method_name=name,
+        machine=MachineConfig(device_type="cpu" if tiny else "cuda"),
+        logging=LoggingConfig(steps_per_log=20),
+        max_num_iterations=iterations,
+        steps_per_save=500 if tiny else 2000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=500 if tiny else 2000,
+        steps_per_eval_all_images=0,
+        mixed_precision=False,
+        pipeline=GanPipelineConfig(
+            datamanager=GanDataManagerConfig(
+                dataparser=Gan3dImagesDataParserConfig(),
+                batch_size=batch_size,
+                mirror=mirror,
+            ),
+            model=model,
+            evaluation=EvaluationConfig(),
+        ),
+        optimizers={
+            "generator": {"optimizer": GanAdamConfig(lr=generator_lr), "scheduler": None},
+            "discriminator": {"optimizer": GanAdamConfig(lr=discriminator_lr), "scheduler": None},
+        },
+        viewer=gan_viewer_config(),
+        vis="viewer",
+    )
+    return MethodSpecification(config, description=description)

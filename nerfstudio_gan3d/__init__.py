@@ -1,0 +1,1 @@
+"""3D-aware generative adversarial networks as nerfstudio methods."""

@@ -1,0 +1,134 @@
+"""The command `gan3d`: what nerfstudio's own commands cannot do from a plugin.
+
+Implementations are imported when their sub-command runs, so that `gan3d --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
+
+from nerfstudio_gan3d.cli_options import (
+    DataCarsOptions,
+    DataCheckOptions,
+    DemoOptions,
+    MeshOptions,
+    PretrainedOptions,
+    SampleOptions,
+)
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+@dataclass
+class DataCommand:
+    """Data sets: check one, or unpack the bundled cars."""
+
+    command: (
+        Annotated[DataCheckOptions, subcommand("check")]
+        | Annotated[DataCarsOptions, subcommand("cars64")]
+    )
+
+
+Command = (
+    Annotated[DataCommand, subcommand("data")]
+    | Annotated[PretrainedOptions, subcommand("pretrained")]
+    | Annotated[DemoOptions, subcommand("demo")]
+    | Annotated[SampleOptions, subcommand("sample")]
+    | Annotated[MeshOptions, subcommand("mesh")]
+)
+
+
+def _data(options: DataCommand) -> str:
+    chosen = options.command
+    if isinstance(chosen, DataCarsOptions):
+        from nerfstudio_gan3d.data.commands import data_cars64
+
+        return data_cars64(chosen.directory)
+    chosen.validate()
+    from nerfstudio_gan3d.data.commands import data_check
+
+    return data_check(chosen.directory, histogram=chosen.histogram, num_classes=chosen.num_classes)
+
+
+def _pretrained(options: PretrainedOptions) -> str:
+    from nerfstudio_gan3d.pretrained import unpack
+
+    return unpack(options.name, options.directory)
+
+
+def _demo(options: DemoOptions) -> str | None:
+    options.validate()
+    from nerfstudio_gan3d.demo import demo
+
+    return demo(minutes=options.minutes, output=options.output, port=options.port)
+
+
+def _sample(options: SampleOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.export.commands import sample
+
+    return sample(options)
+
+
+def _mesh(options: MeshOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.export.commands import mesh
+
+    return mesh(options)
+
+
+_RUN: dict[type, Callable[[Any], str | None]] = {
+    DataCommand: _data,
+    PretrainedOptions: _pretrained,
+    DemoOptions: _demo,
+    SampleOptions: _sample,
+    MeshOptions: _mesh,
+}
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    """The message of an error that a user can mend, on one line and without error numbers."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return " ".join(str(error).split())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `gan3d` and returns its exit code.
+
+    A ValueError is the library's way to report a wrong option or file, and an OSError the
+    system's; both become one sentence on stderr and the exit code 2. Any other exception is a
+    defect and keeps its traceback.
+
+    Args:
+        arguments: Words after `gan3d`; those of the process if None.
+    """
+    try:
+        options = tyro.cli(
+            Command,  # pyright: ignore[reportArgumentType]
+            prog="gan3d",
+            description="3D-aware GANs: data sets, demo, samples and meshes.",
+            args=arguments,
+            config=(OmitArgPrefixes, OmitSubcommandPrefixes),
+        )
+        message = _RUN[type(options)](options)
+    except (ValueError, OSError) as error:
+        print(f"gan3d: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("gan3d: interrupted", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    if message:
+        print(message)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

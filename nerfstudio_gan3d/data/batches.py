@@ -1,0 +1,224 @@
+"""Batches of real images whose order is a pure function of seed, step and rank."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from nerfstudio_gan3d.cameras import PosePrior, mirror_labels
+from nerfstudio_gan3d.data.dataset import ImageSet
+from nerfstudio_gan3d.data.resize import resize_image
+
+PREFETCH = 2
+"""Steps that are read ahead of the one asked for."""
+
+
+class RealBatch(TypedDict):
+    """One batch of real images on the CPU."""
+
+    image: Tensor
+    """uint8 ``[B, 3, R, R]``."""
+    label: Tensor | None
+    """Camera labels, float32 ``[B, 25]``; None when the set has none."""
+    index: Tensor
+    """int64 ``[B]``: the images' positions in the `ImageSet`."""
+
+
+class ImageBatches:
+    """Batches for training, resized, shuffled and mirrored.
+
+    Every image comes once an epoch (all ranks together), in an order that depends on the seed and
+    the epoch alone; a batch may span two epochs. So a resumed run sees what the uninterrupted one
+    would have seen. With ``mirror`` each image is flipped with probability one half, drawn anew
+    every epoch, and its camera is mirrored with it.
+
+    When the resized set fits into ``cache_megabytes`` it is kept as uint8 and each file is decoded
+    once. Otherwise files are decoded at each use. Either way ``workers`` threads work on the
+    following steps while the caller trains on this one.
+
+    Args:
+        image_set: the images.
+        batch_size: images a batch and rank.
+        resolution: side of the returned images in pixels.
+        seed: of order and mirroring.
+        mirror: whether to flip half of the images.
+        rank: of this process.
+        world_size: number of processes.
+        cache_megabytes: memory for decoded images, 10^6 bytes each; 0 keeps none.
+        workers: threads that decode.
+        indices: the images to use, as positions in the set; None uses all.
+        prior: where `sample_labels` draws from when the set has no labels.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        resolution: int,
+        seed: int = 0,
+        mirror: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        cache_megabytes: int = 512,
+        workers: int = 2,
+        indices: Sequence[int] | None = None,
+        prior: PosePrior | None = None,
+    ) -> None:
+        for name, value in {
+            "batch_size": batch_size,
+            "resolution": resolution,
+            "workers": workers,
+            "world_size": world_size,
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name} = {value}: give at least 1")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank = {rank}: must be at least 0 and below world_size {world_size}")
+        if seed < 0 or cache_megabytes < 0:
+            raise ValueError(f"seed {seed} and cache_megabytes {cache_megabytes}: must not be < 0")
+        self.image_set = image_set
+        self.indices = np.arange(len(image_set)) if indices is None else np.array(indices, int)
+        if len(self.indices) == 0:
+            raise ValueError(f"{image_set.path}: no image is left for training")
+        self.batch_size, self.resolution = batch_size, resolution
+        self.seed, self.mirror = seed, mirror
+        self.rank, self.world_size, self.workers = rank, world_size, workers
+        self.prior = prior or PosePrior()
+        bytes_needed = len(self.indices) * resolution * resolution * 3
+        self.cached = bytes_needed <= cache_megabytes * 1_000_000
+        self._start()
+
+    def _start(self) -> None:
+        self._cache: np.ndarray | None = None
+        if self.cached:
+            # np.empty costs no memory until an image is written into its place.
+            side = self.resolution
+            self._cache = np.empty((len(self.indices), side, side, 3), np.uint8)
+        self._filled = np.zeros(len(self.indices), bool)
+        self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: dict[int, list[Future[np.ndarray]]] = {}
+        self._lock = threading.Lock()
+
+    def batch(self, step: int) -> RealBatch:
+        """The real images of a step; raises DataError when one of them cannot be read."""
+        with self._lock:
+            wanted = self._pending.pop(step, None) or self._submit(step)
+            ahead = range(step + 1, step + 1 + PREFETCH)
+            for other in [s for s in self._pending if s not in ahead]:
+                for future in self._pending.pop(other):
+                    future.cancel()
+            for other in ahead:
+                if other not in self._pending:
+                    self._pending[other] = self._submit(other)
+        places, flips = self.order(step)
+        images = np.stack([future.result() for future in wanted])  # [B, R, R, 3]
+        images[flips] = images[flips, :, ::-1]
+        index = torch.from_numpy(self.indices[places])
+        return {
+            "image": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+            "label": self._labels(index, torch.from_numpy(flips)),
+            "index": index,
+        }
+
+    def order(self, step: int) -> tuple[Int[np.ndarray, "b"], np.ndarray]:
+        """Places in ``indices`` and mirror flags (bool ``[B]``) of a step's images."""
+        first = (step * self.world_size + self.rank) * self.batch_size
+        positions = first + np.arange(self.batch_size)
+        epochs, offsets = np.divmod(positions, len(self.indices))
+        places = np.empty(self.batch_size, int)
+        flips = np.empty(self.batch_size, bool)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            permutation, mirrored = self._epoch(int(epoch))
+            places[here] = permutation[offsets[here]]
+            flips[here] = mirrored[places[here]]
+        return places, flips
+
+    def sample_labels(self, count: int, generator: torch.Generator | int) -> Float[Tensor, "b 25"]:
+        """Cameras for generated images: those of random images of the set, or of the pose prior.
+
+        Args:
+            count: number of cameras.
+            generator: or a seed. With ``mirror`` half of the cameras are mirrored.
+        """
+        if isinstance(generator, int):
+            generator = torch.Generator().manual_seed(generator)
+        if self.image_set.labels is None:
+            return self.prior.sample(count, generator)
+        places = torch.randint(len(self.indices), (count,), generator=generator)
+        flips = torch.rand(count, generator=generator) < 0.5
+        labels = self._labels(torch.from_numpy(self.indices)[places], flips & self.mirror)
+        assert labels is not None
+        return labels
+
+    def close(self) -> None:
+        """Stop the threads; `batch` starts them again."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+            self._pending.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self._epochs.get(epoch)
+        if found is None:
+            random = np.random.default_rng([self.seed, epoch])
+            permutation = random.permutation(len(self.indices))
+            flips = random.random(len(self.indices)) < 0.5
+            found = permutation, flips & self.mirror
+            # A step and those read ahead of it touch few epochs, unless batches exceed the set.
+            self._epochs = {k: v for k, v in self._epochs.items() if abs(k - epoch) <= 2}
+            self._epochs[epoch] = found
+        return found
+
+    def _labels(
+        self, index: Int[Tensor, "b"], flips: Tensor
+    ) -> Float[Tensor, "b 25"] | None:
+        if self.image_set.labels is None:
+            return None
+        labels = self.image_set.labels[index]
+        return torch.where(flips[:, None], mirror_labels(labels), labels)
+
+    def _submit(self, step: int) -> list[Future[np.ndarray]]:
+        places, _ = self.order(step)
+        futures: list[Future[np.ndarray]] = []
+        for place in places:
+            if self._cache is not None and self._filled[place]:
+                future: Future[np.ndarray] = Future()
+                future.set_result(self._cache[place])
+            else:
+                future = self._workers().submit(self._decode, int(place))
+            futures.append(future)
+        return futures
+
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="gan3d-images")
+        return self._pool
+
+    def _decode(self, place: int) -> UInt8[np.ndarray, "r r 3"]:
+        image = self.image_set.image(int(self.indices[place]))
+        image = resize_image(image, self.resolution)
+        if self._cache is not None:
+            # Two threads may decode one image of two steps; both write the same bytes.
+            self._cache[place] = image
+            self._filled[place] = True
+        return image

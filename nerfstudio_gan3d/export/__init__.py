@@ -1,0 +1,1 @@
+"""Meshes, pictures and videos from a trained checkpoint."""

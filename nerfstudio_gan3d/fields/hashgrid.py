@@ -1,0 +1,246 @@
+"""Style-modulated hash grid: a multi-resolution table and a decoder that obey the latents w."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.fields.decoder import colour_range
+from nerfstudio_gan3d.fields.hash_encoding import (
+    HashTable,
+    Implementation,
+    TableLayout,
+    lookup,
+    lookup_tcnn,
+)
+from nerfstudio_gan3d.networks.ops import LRELU_SLOPE, FullyConnected
+from nerfstudio_gan3d.scene import FieldSamples
+
+Modulation = Literal["basis", "film", "both"]
+Mixing = Literal["auto", "before", "after"]
+
+OUTSIDE_RAW_DENSITY = -1e4
+"""Raw density outside the box: its softplus is exactly zero, also in half precision."""
+
+FILM_GAIN = 0.5
+"""Standard deviation of the decoder's factors and shifts in an untrained network."""
+
+# Tables of up to this many entries are mixed before they are looked up. A renderer asks for 10^4 to
+# 10^6 positions of a Scene, each of which reads eight entries per level and basis if it has to mix
+# afterwards.
+_MAX_MIXED_ENTRIES = 2**18
+
+_HIDDEN_LAYERS = 2
+
+
+class Prepared(NamedTuple):
+    """What a Scene keeps of a `StyleHashGrid`; batch first."""
+
+    styles: Float[Tensor, "b levels k"]
+    """Weight of each basis on each level; K is 0 without basis mixing."""
+    mixed: Float[Tensor, "b entries f"]
+    """Tables with their bases mixed; no entries where they are mixed after the lookup."""
+    film: Float[Tensor, "b layers 2 hidden"]
+    """Factor and shift of each hidden unit of the decoder; no layers without FiLM."""
+
+
+class StyleHashGrid(nn.Module):
+    """Latents w to a mixed hash table, and positions to density and colour features.
+
+    Every entry of the table holds K bases of F features. Basis mixing: on level l the style
+    ``s_l = A_l w_l`` [K] (one w a level, coarse levels first) makes the entry
+    ``sum_k s_lk basis_k / sqrt(K)``. FiLM (Perez et al. 2018): hidden layer i of the decoder is
+    ``lrelu(factor_i * (W_i x + b_i) + shift_i)`` with factor and shift from one further w a layer.
+    Truncation and style mixing thus act level by level.
+
+    Args:
+        w_dim: size of a latent w.
+        feature_dim: number of colour features.
+        levels, base_resolution, max_resolution, log2_table_size: see `TableLayout.between`.
+        features_per_level: features F of a basis: 1, 2, 4 or 8.
+        bases: bases K of an entry; must be 1 with modulation "film", which does not mix.
+        hidden_dim: width of the decoder's two hidden layers.
+        modulation: what the latents change.
+        box_size: side of the box that the table spans, object-world units. Density is zero outside.
+        implementation: evaluator of the table (`HashTable`).
+        density_bias: constant that is added to the raw density.
+        initial_density: raw density [B, N, 1] at positions [B, N, 3], added to the decoder's, whose
+            density output starts at zero.
+        init_std: standard deviation of the table's values on level 0; a level of resolution R
+            starts with ``init_std * base_resolution / R``, so that all levels start equally steep.
+        mixing: bases are mixed "before" the lookup, once a Scene, or "after" it, once a position;
+            the results are the same. "auto" mixes before with the PyTorch evaluator and up to 2^18
+            entries, where reading fewer columns saves more than mixing whole tables costs.
+
+    Raises:
+        ValueError: a size out of range, an unknown option, or bases that nothing would mix.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        feature_dim: int,
+        levels: int = 8,
+        base_resolution: int = 8,
+        max_resolution: int = 128,
+        log2_table_size: int = 15,
+        features_per_level: int = 2,
+        bases: int = 16,
+        hidden_dim: int = 64,
+        modulation: Modulation = "both",
+        box_size: float = 1.0,
+        implementation: Implementation = "auto",
+        density_bias: float = 0.0,
+        initial_density: Callable[[Tensor], Tensor] | None = None,
+        init_std: float = 0.2,
+        mixing: Mixing = "auto",
+    ) -> None:
+        super().__init__()
+        _check_option("modulation", modulation, Modulation)
+        _check_option("mixing", mixing, Mixing)
+        _check_option("implementation", implementation, Implementation)
+        if bases < 1 or (modulation == "film" and bases != 1):
+            raise ValueError(
+                f"bases is {bases} with modulation {modulation!r}: it must be 1 with 'film', which "
+                "mixes none, and at least 1 otherwise."
+            )
+        self.basis_layout = TableLayout.between(
+            levels, features_per_level, log2_table_size, base_resolution, max_resolution
+        )
+        width = _group_width(bases, features_per_level, levels)
+        layout = replace(self.basis_layout, features_per_level=width)
+        stds = [init_std * base_resolution / side for side in layout.resolutions]
+        self.table = HashTable(layout, bases * features_per_level // width, implementation, stds)
+        self.bases = bases
+        self.box_size = box_size
+        self.density_bias = density_bias
+        self.initial_density = initial_density
+        self.mixing: Mixing = mixing
+        mixes, films = modulation != "film", modulation != "basis"
+        self.styles = nn.ModuleList(
+            FullyConnected(w_dim, bases, bias_init=1) for _ in range(levels if mixes else 0)
+        )
+        self.films = nn.ModuleList(
+            FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
+        )
+        self.num_ws: int = len(self.styles) + len(self.films)
+        self.hidden = nn.ModuleList(
+            FullyConnected(in_dim, hidden_dim)
+            for in_dim in (levels * features_per_level + 3, hidden_dim)
+        )
+        self.out = FullyConnected(hidden_dim, 1 + feature_dim)
+        with torch.no_grad():
+            self.out.weight[0] = 0
+
+    def prepare(self, ws: Float[Tensor, "b num_ws w_dim"]) -> Prepared:
+        """Styles of B Scenes, and their tables where they are mixed before the lookup.
+
+        Raises ValueError where the number of ws is not ``num_ws``.
+        """
+        if ws.shape[1] != self.num_ws:
+            raise ValueError(
+                f"ws has {ws.shape[1]} latents a Scene: this field takes {self.num_ws}."
+            )
+        levels = len(self.styles)
+        factors = [style(w) for style, w in zip(self.styles, ws.unbind(1), strict=False)]
+        styles = torch.stack(factors, 1) if factors else ws.new_zeros(len(ws), 0, 0)
+        films = [
+            film(w).unflatten(-1, (2, -1))
+            for film, w in zip(self.films, ws[:, levels:].unbind(1), strict=True)
+        ]
+        film = torch.stack(films, 1) * FILM_GAIN if films else ws.new_zeros(len(ws), 0, 2, 0)
+        if levels:
+            styles = styles / self.bases**0.5
+        if levels and self.mixes_before():
+            return Prepared(styles, self._mix_tables(styles), film)
+        return Prepared(styles, ws.new_zeros(len(ws), 0, self.features_per_level), film)
+
+    def query(self, prepared: Prepared, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
+        """Content at object-world positions. Differentiable once in positions."""
+        unit = positions / self.box_size + 0.5
+        feature = self.encode(prepared, unit).flatten(2)  # [B, N, L * F]
+        # The position itself carries what is smoother than the coarsest level.
+        out = self._decode(torch.cat([feature, 2 * unit - 1], -1), prepared.film)
+        raw = out[..., :1] + self.density_bias
+        if self.initial_density is not None:
+            raw = raw + self.initial_density(positions)
+        inside = positions.abs().amax(-1, keepdim=True) <= self.box_size / 2
+        return FieldSamples(
+            torch.where(inside, raw, OUTSIDE_RAW_DENSITY), colour_range(out[..., 1:])
+        )
+
+    @property
+    def features_per_level(self) -> int:
+        """Features F that a level hands to the decoder."""
+        return self.basis_layout.features_per_level
+
+    def mixes_before(self) -> bool:
+        """Whether `prepare` mixes whole tables."""
+        if self.mixing == "auto":
+            small = self.basis_layout.entries <= _MAX_MIXED_ENTRIES
+            return small and self.table.evaluator == "torch"
+        return self.mixing == "before"
+
+    def _mix_tables(self, styles: Float[Tensor, "b levels k"]) -> Float[Tensor, "b entries f"]:
+        layout, size = self.basis_layout, self.features_per_level
+        # Groups hold [entry][basis][feature]; with one basis a group, bringing the bases first is a
+        # view.
+        tables = self.table.tables().unflatten(-1, (-1, size)).transpose(1, 2).flatten(0, 1)
+        mixed = []
+        for level in range(layout.levels):
+            part = tables[:, layout.offsets[level] : layout.offsets[level + 1]].flatten(1)
+            mixed.append((styles[:, level] @ part).unflatten(-1, (-1, size)))
+        return torch.cat(mixed, 1)
+
+    def encode(
+        self, prepared: Prepared, unit: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n levels f"]:
+        if prepared.mixed.shape[1] == 0:
+            found = self.table(unit)
+            if prepared.styles.shape[1] == 0:
+                return found
+            bases = found.unflatten(-1, (self.bases, -1))
+            return torch.einsum("blk,bnlkf->bnlf", prepared.styles, bases)
+        if self.table.evaluator == "tcnn":
+            pairs = zip(prepared.mixed, unit, strict=True)
+            return torch.stack([lookup_tcnn(self.basis_layout, *pair) for pair in pairs])
+        return lookup(self.basis_layout, prepared.mixed, unit)
+
+    def _decode(
+        self, x: Float[Tensor, "b n i"], film: Float[Tensor, "b layers 2 hidden"]
+    ) -> Float[Tensor, "b n o"]:
+        for i, layer in enumerate(self.hidden):
+            assert isinstance(layer, FullyConnected)
+            weight, bias = (layer.weight * layer.weight_gain).t(), layer.bias * layer.bias_gain
+            if film.shape[1]:
+                # FiLM is folded into one weight matrix a Scene: a pass over the hidden units less.
+                factor, shift = 1 + film[:, i, 0, None], film[:, i, 1, None]
+                x = torch.baddbmm(bias * factor + shift, x, weight * factor)
+            else:
+                x = torch.matmul(x, weight) + bias
+            x = torch.nn.functional.leaky_relu(x, LRELU_SLOPE, inplace=True)
+        return self.out(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _group_width(bases: int, features: int, levels: int) -> int:
+    """Features a level that one tiny-cuda-nn encoding of the table holds.
+
+    At least 4, where the bases allow it: narrower encodings waste most of each memory transaction
+    of a GPU.
+    """
+    for width in (4, 2):
+        whole = width % features == 0 and (bases * features) % width == 0
+        if width > features and whole and width * levels <= 128:
+            return width
+    return features
+
+
+def _check_option(name: str, value: str, literal: object) -> None:
+    allowed = get_args(literal)
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}.")

@@ -1,0 +1,141 @@
+"""Tri-plane field: three feature planes made by a StyleGAN2 synthesis network (EG3D, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.fields.decoder import Decoder, initial_ball
+from nerfstudio_gan3d.fields.gather import gather_rows
+from nerfstudio_gan3d.networks.stylegan2 import SynthesisNetwork
+from nerfstudio_gan3d.scene import FieldSamples
+
+# Object-world axes that run along the width and the height of each plane. EG3D's released code projects its
+# third plane on (z, x), which repeats the second one transposed; official weights depend on it.
+PLANE_AXES = {
+    "corrected": ((0, 1), (0, 2), (2, 1)),
+    "reference": ((0, 1), (0, 2), (2, 0)),
+}
+
+
+def sample_planes(
+    planes: Float[Tensor, "b 3 c h w"],
+    positions: Float[Tensor, "b n 3"],
+    axes: tuple[tuple[int, int], ...],
+) -> Float[Tensor, "b n c"]:
+    """Mean over the three planes of their bilinearly sampled features.
+
+    Positions are in sides of the box, [-0.5, 0.5] inside. One on the box's face maps to a plane's outer border
+    (align_corners=False); outside, a plane contributes zero. Differentiable in the planes, and in
+    the positions where they ask for it, which takes the slower way on a CPU.
+    """
+    if planes.device.type == "cpu" and not positions.requires_grad:
+        return _sample_rows(planes, positions, axes)
+    return _sample_grid(planes, positions, axes)
+
+
+def _sample_grid(
+    planes: Float[Tensor, "b 3 c h w"],
+    positions: Float[Tensor, "b n 3"],
+    axes: tuple[tuple[int, int], ...],
+) -> Float[Tensor, "b n c"]:
+    batch, _, channels, height, width = planes.shape
+    scaled = positions * 2
+    grid = torch.stack([scaled[..., list(pair)] for pair in axes], dim=1)  # [B, 3, N, 2]
+    found = torch.nn.functional.grid_sample(
+        planes.reshape(batch * 3, channels, height, width),
+        grid.reshape(batch * 3, 1, -1, 2),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
+    )
+    # The three planes are summed before the channels are moved last: a third of the copy.
+    return found.view(batch, 3, channels, -1).mean(1).mT
+
+
+def _sample_rows(
+    planes: Float[Tensor, "b 3 c h w"],
+    positions: Float[Tensor, "b n 3"],
+    axes: tuple[tuple[int, int], ...],
+) -> Float[Tensor, "b n c"]:
+    """The same as twelve weighted rows of one table: four texels of each plane, padded by a zero border."""
+    batch, _, channels, size, width = planes.shape
+    if size != width:
+        raise ValueError(f"planes have {size} x {width} texels: they must be square")
+    side = size + 2
+    table = torch.nn.functional.pad(planes, (1, 1, 1, 1)).permute(0, 1, 3, 4, 2)
+    count = positions.shape[1]
+    # A texel's centre lies at (i + 0.5) / size; the padding shifts it by one. Beyond the border all is zero,
+    # so positions may be moved to it.
+    texel = (positions.detach() * size + (size + 1) / 2).clamp(0, size + 1)
+    texel = texel.reshape(-1, 3).t().contiguous()  # [3, B * N]
+    low = texel.floor().clamp(max=size)
+    upper = texel - low
+    lower = 1 - upper
+    corner = low.to(torch.int32)
+    first = torch.arange(batch, dtype=torch.int32)[:, None] * (3 * side * side)
+    first = first.expand(batch, count).reshape(-1)
+    indices = torch.empty(batch * count, 12, dtype=torch.int32)
+    weights = torch.empty(batch * count, 12, dtype=planes.dtype)
+    for plane, (u, v) in enumerate(axes):
+        start = corner[v] * side + corner[u] + first + plane * side * side
+        for k in range(4):
+            right, down = k & 1, k >> 1
+            torch.add(start, right + down * side, out=indices[:, 4 * plane + k])
+            factor = (upper if down else lower)[v] / 3
+            torch.mul(factor, (upper if right else lower)[u], out=weights[:, 4 * plane + k])
+    found = gather_rows(table.reshape(-1, channels), indices, weights)
+    return found.view(batch, count, channels)
+
+
+class TriPlane(nn.Module):
+    """Latents w to three planes, and positions to density and colour features.
+
+    Args:
+        w_dim: size of a latent w.
+        feature_dim: number of colour features (3 without super-resolution).
+        plane_size: width and height of a plane, a power of two.
+        plane_channels: features of a plane.
+        channel_base, channel_max: channels of the synthesis network, ``min(base / size, max)``.
+        hidden_dim: width of the decoder.
+        conventions: which axes the third plane runs along (`PLANE_AXES`).
+        ball: start from `initial_ball`.
+    """
+
+    def __init__(
+        self,
+        w_dim: int,
+        feature_dim: int,
+        plane_size: int = 256,
+        plane_channels: int = 32,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        hidden_dim: int = 64,
+        conventions: Literal["corrected", "reference"] = "corrected",
+        ball: bool = True,
+    ) -> None:
+        super().__init__()
+        self.synthesis = SynthesisNetwork(
+            w_dim, plane_size, 3 * plane_channels, channel_base=channel_base, channel_max=channel_max
+        )
+        self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        self.num_ws: int = self.synthesis.num_ws
+        self.axes = PLANE_AXES[conventions]
+        self.ball = ball
+
+    def prepare(self, ws: Float[Tensor, "b l w"]) -> Float[Tensor, "b 3 c h w"]:
+        """The planes; all that a Scene needs to keep."""
+        return self.synthesis(ws).unflatten(1, (3, -1))
+
+    def query(
+        self, planes: Float[Tensor, "b 3 c h w"], positions: Float[Tensor, "b n 3"]
+    ) -> FieldSamples:
+        """Content at positions in sides of the box, [-0.5, 0.5] inside."""
+        feature = sample_planes(planes, positions, self.axes)
+        raw, colour = self.decoder(feature)
+        if self.ball:
+            raw = raw + initial_ball(positions)
+        return FieldSamples(raw, colour)

@@ -1,0 +1,1 @@
+"""Loss functions of tensors, named with the symbols of their papers."""

@@ -1,0 +1,1 @@
+"""Figures for generated images: distances of distributions, camera agreement, geometry, copies."""

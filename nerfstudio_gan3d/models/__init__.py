@@ -1,0 +1,1 @@
+"""nerfstudio models: one file per method on a common base."""

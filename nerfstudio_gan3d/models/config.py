@@ -1,0 +1,132 @@
+"""What a generator and a discriminator are built from: plain dataclasses, changeable on the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass
+class TriPlaneConfig:
+    """Sizes of the tri-plane representation."""
+
+    plane_size: int = 256
+    """Width and height of a plane in texels, a power of two."""
+    plane_channels: int = 32
+    """Features of a plane."""
+    channel_base: int = 32768
+    """Channels of the synthesis network at size s are min(channel_base / s, channel_max)."""
+    channel_max: int = 512
+    """Largest number of channels of the synthesis network."""
+
+
+@dataclass
+class HashGridConfig:
+    """Sizes of the style-modulated hash grid."""
+
+    levels: int = 8
+    """Resolutions of the grid."""
+    base_resolution: int = 16
+    """Cells along a side at the coarsest level."""
+    max_resolution: int = 256
+    """Cells along a side at the finest level."""
+    log2_table_size: int = 15
+    """Logarithm of the entries a level may have at most; finer levels are hashed."""
+    features_per_level: int = 2
+    """Features of a level that the decoder sees."""
+    bases: int = 16
+    """Basis features per level that a style mixes (K); 1 with modulation film."""
+    modulation: Literal["basis", "film", "both"] = "both"
+    """What the style does: mix the bases of each level, modulate the decoder, or both."""
+    implementation: Literal["auto", "torch", "tcnn"] = "auto"
+    """Evaluator: tiny-cuda-nn where there is one (auto), or one of the two by name."""
+
+
+@dataclass
+class FieldConfig:
+    """The foreground field, whatever its representation."""
+
+    triplane: TriPlaneConfig = field(default_factory=TriPlaneConfig)
+    """Used with representation triplane."""
+    hashgrid: HashGridConfig = field(default_factory=HashGridConfig)
+    """Used with representation hashgrid."""
+    hidden_dim: int = 64
+    """Width of the decoder."""
+    feature_dim: int = 32
+    """Colour features a position has; 3 (RGB) without super-resolution."""
+    density_scale: float = 1.0
+    """Factor of the density's activation, scale * softplus(raw - 1)."""
+    initial_ball: bool = True
+    """Start from a soft ball in the middle of the box."""
+    box: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Sides along x, y, z of the box about the origin that holds the foreground, object-world units. No ray
+    is sampled outside of it, so a box that fits the objects saves time."""
+    near: float = 0.0
+    """Distance from the camera at which sampling starts at the earliest."""
+    far: float = 0.0
+    """Distance from the camera at which sampling ends at the latest. 0: near and far are chosen so that
+    every camera of the data set sees the whole box."""
+
+
+@dataclass
+class BackgroundConfig:
+    """BallGAN's opaque sphere."""
+
+    radius: float = 3.0
+    """Radius about the world origin (R), larger than any camera's distance."""
+    hidden_dim: int = 64
+    """Width of its network."""
+    layers: int = 4
+    """Modulated layers before the output."""
+    octaves: int = 8
+    """Octaves of the direction's Fourier features (reference conventions: always 10, of two angles)."""
+    mapping_layers: int = 8
+    """Layers of the background's mapping network."""
+
+
+@dataclass
+class LatentConfig:
+    """Latents and their mapping network."""
+
+    z_dim: int = 512
+    """Size of z, for foreground and background."""
+    w_dim: int = 512
+    """Size of the intermediate latent w."""
+    mapping_layers: int = 2
+    """Layers of the foreground's mapping network."""
+    lr_multiplier: float = 0.01
+    """Learning-rate multiplier of both mapping networks."""
+    pose_conditioning: bool = False
+    """Feed a camera label to the mapping network (generator pose conditioning)."""
+
+
+@dataclass
+class SuperResolutionConfig:
+    """From the rendered features to the final image."""
+
+    channels: tuple[int, int] = (256, 128)
+    """Channels of its two blocks."""
+    clamp: float | None = 256.0
+    """Limit of its activations; needed in half precision."""
+
+
+@dataclass
+class DiscriminatorConfig:
+    """The discriminator; it sees image and raw image together where there is super-resolution."""
+
+    channel_base: int = 32768
+    """Channels at size s are min(channel_base / s, channel_max)."""
+    channel_max: int = 512
+    """Largest number of channels."""
+    camera_conditioning: bool = True
+    """Judge images together with the camera they claim to be taken from."""
+    mapping_layers: int = 8
+    """Layers of the camera label's mapping network."""
+    lr_multiplier: float = 0.01
+    """Learning-rate multiplier of that mapping network."""
+    minibatch_group: int = 4
+    """Images that share the minibatch standard deviation; 1 disables it."""
+    camera_noise: float = 0.0
+    """Noise on camera labels in training, in standard deviations over the batch."""
+    clamp: float | None = 256.0
+    """Limit of its activations; needed in half precision."""

@@ -1,0 +1,350 @@
+"""The nerfstudio Model that every GAN here is: a training objective, and one Scene to look at."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import (
+    TrainingCallback,
+    TrainingCallbackAttributes,
+    TrainingCallbackLocation,
+)
+from nerfstudio.models.base_model import Model, ModelConfig
+from torch import Tensor
+from torch.nn import Parameter
+
+from nerfstudio_gan3d.cameras import LABEL_SIZE, pixel_rays
+from nerfstudio_gan3d.latents import SceneRequest, request_latents
+from nerfstudio_gan3d.models.config import (
+    BackgroundConfig,
+    DiscriminatorConfig,
+    FieldConfig,
+    LatentConfig,
+    SuperResolutionConfig,
+)
+from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
+from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
+from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
+from nerfstudio_gan3d.rendering.samplers import box_interval
+from nerfstudio_gan3d.scene import Scene
+from nerfstudio_gan3d.training.ema import ema_decay, update_ema
+from nerfstudio_gan3d.viewer.controls import SceneControls
+
+
+@dataclass
+class GanModelConfig(ModelConfig):
+    """What all methods share. A method's own file overrides what differs."""
+
+    _target: type = field(default_factory=lambda: GanModel)
+    representation: Literal["hashgrid", "triplane"] = "hashgrid"
+    """What the foreground is made of: a style-modulated hash grid, or three planes."""
+    conventions: Conventions = "corrected"
+    """corrected, or reference: the published code's rules, which official weights were trained with."""
+    image_resolution: int = 512
+    """Side of the images that are learned, pixels."""
+    neural_resolution: int = 64
+    """Side of the rendered image that super-resolution takes. Equal to the image resolution: none."""
+    patch_resolution: int = 0
+    """Side of what the discriminator sees without super-resolution: whole images reduced to it, and crops
+    (schedule.crop_share). 0: the image resolution."""
+    samples: int = 48
+    """Samples a ray that are spread evenly."""
+    importance_samples: int = 48
+    """Further samples a ray where the first ones found weight."""
+    background: bool = True
+    """BallGAN's opaque sphere behind the foreground; False is EG3D."""
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    """Latents and mapping network."""
+    field: FieldConfig = field(default_factory=FieldConfig)
+    """The foreground."""
+    sphere: BackgroundConfig = field(default_factory=BackgroundConfig)
+    """The background, where there is one."""
+    super_resolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
+    """Used where the image resolution exceeds the neural resolution."""
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    """The discriminator."""
+    losses: LossConfig = field(default_factory=LossConfig)
+    """Weights of the losses."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """What changes while training."""
+    ada: AdaConfig = field(default_factory=AdaConfig)
+    """Augmentation of what the discriminator sees."""
+    seed: int = 0
+    """Seed of the Scene that is shown first, and rendered and exported by nerfstudio's commands."""
+    background_seed: int | None = None
+    """Seed of its background; None is the same as the foreground's."""
+    truncation: float = 1.0
+    """Truncation psi with which it is shown."""
+    ema_kimg: float = 10.0
+    """Half-life of the moving average of the generator's weights, thousands of images."""
+    ema_rampup: float = 0.05
+    """Upper limit of that half-life as a share of the images seen so far; 0 switches the limit off."""
+    view_radius: float = 0.0
+    """Distance of the viewer's first camera from the pivot, object-world units. 0: that of the data set's
+    cameras."""
+    view_pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Point that the viewer's first camera looks at, object-world units."""
+    view_focal: float = 0.0
+    """Focal length of the viewer's first camera in image sides. 0: that of the data set's cameras."""
+
+    @property
+    def has_super_resolution(self) -> bool:
+        """Whether the final image is larger than the rendered one."""
+        return self.image_resolution != self.neural_resolution
+
+
+class GanModel(Model):
+    """A generator and its moving average, and the objective that trains them.
+
+    What a user sees (viewer, evaluation, renders, exports) is the moving average, showing the Scene that
+    the viewer's controls name.
+    """
+
+    config: GanModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds generator, discriminator and controls; raises ValueError for impossible settings."""
+        config = self.config
+        validate(config)
+        self.generator = self.make_generator()
+        self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
+        self.objective = Objective(
+            self._make_discriminator(),
+            config.losses,
+            config.schedule,
+            config.ada,
+            config.image_resolution,
+            config.patch_resolution or config.image_resolution,
+        )
+        self.controls = SceneControls(self)
+        self._kept: tuple[Any, Scene] | None = None
+
+    def make_generator(self) -> Generator:
+        """A fresh generator of this configuration."""
+        config = self.config
+        return Generator(
+            config.representation,
+            config.latent,
+            config.field,
+            config.sphere if config.background else None,
+            config.super_resolution if config.has_super_resolution else None,
+            RenderSettings(config.samples, config.importance_samples, config.conventions),
+            config.neural_resolution,
+            config.image_resolution,
+        )
+
+    def _make_discriminator(self) -> DualDiscriminator:
+        config = self.config.discriminator
+        seen = self.config.image_resolution
+        if not self.config.has_super_resolution:
+            seen = self.config.patch_resolution or seen
+        return DualDiscriminator(
+            seen,
+            LABEL_SIZE if config.camera_conditioning else 0,
+            dual=self.config.has_super_resolution,
+            channel_base=config.channel_base,
+            channel_max=config.channel_max,
+            mbstd_group=config.minibatch_group,
+            conv_clamp=config.clamp,
+            mapping_layers=config.mapping_layers,
+            mapping_lr_multiplier=config.lr_multiplier,
+            disc_c_noise=config.camera_noise,
+            camera_head=self.config.losses.camera > 0,
+        )
+
+    def train(self, mode: bool = True) -> GanModel:
+        """The moving average never trains: the viewer toggles modes between steps."""
+        super().train(mode)
+        self.generator_ema.eval()
+        return self
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """Groups ``generator`` and ``discriminator``."""
+        return {
+            "generator": list(self.generator.parameters()),
+            "discriminator": list(self.objective.discriminator.parameters()),
+        }
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Updates the moving average after every step."""
+        return [
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step)
+        ]
+
+    def after_step(self, step: int) -> None:
+        """Moves the average towards the generator."""
+        batch = self._last_batch
+        seen = int(self.objective.images_seen)
+        decay = ema_decay(batch, seen, self.config.ema_kimg * 1000, self.config.ema_rampup)
+        update_ema(self.generator_ema, self.generator, decay)
+        self._kept = None
+
+    def training_losses(
+        self, images: Tensor, labels: Tensor, fake_labels: Tensor, step: int, world_size: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses whose sum is both players' objective, and figures to log; see `Objective`."""
+        self._last_batch = len(images) * world_size
+        return self.objective(self.generator, images, labels, fake_labels, step, world_size)
+
+    def request(self) -> tuple[SceneRequest, Backdrop]:
+        """What the controls ask for at this moment."""
+        return self.controls.request(), self.controls.backdrop()
+
+    @torch.no_grad()
+    def scene(self) -> SceneOutputs:
+        """The Scene that the controls name, kept until they or the weights change."""
+        request, backdrop = self.request()
+        key = (request, int(self.objective.images_seen), self.device)
+        if self._kept is None or self._kept[0] != key:
+            scene = self.generator_ema.scene(request_latents(self.generator_ema, request))
+            self._kept = (key, scene)
+        shown = self.controls.shown_output()
+        return SceneOutputs(self.generator_ema, self._kept[1], backdrop, shown)
+
+    @torch.no_grad()
+    def get_outputs(self, ray_bundle: RayBundle | Cameras) -> dict[str, Tensor]:
+        """Outputs along single rays, without super-resolution, which needs whole images."""
+        assert isinstance(ray_bundle, RayBundle)
+        return self.scene().rays(ray_bundle, self.config.eval_num_rays_per_chunk)
+
+    @torch.no_grad()
+    def get_outputs_for_camera(
+        self, camera: Cameras, obb_box: OrientedBox | None = None
+    ) -> dict[str, Tensor]:
+        """Whole images as a camera sees them, [H, W, C]."""
+        return self.scene().camera(camera.to(self.device), obb_box, self.config.eval_num_rays_per_chunk)
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """Colour with the foreground's opacity, so that exports leave the background out."""
+        return torch.cat([outputs[output_name], outputs["accumulation"]], dim=-1)
+
+    def get_metrics_dict(self, outputs: Any, batch: Any) -> dict[str, Tensor]:
+        """Nothing: the pipeline hands the figures of a step over with its losses."""
+        return {}
+
+    def get_loss_dict(self, outputs: Any, batch: Any, metrics_dict: Any = None) -> dict[str, Tensor]:
+        """Raises: a GAN's losses need images and both players; the pipeline calls `training_losses`."""
+        raise ValueError("GAN methods train with their own pipeline (GanPipeline), not this one")
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: Any
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The rendered outputs; a generated image has no ground truth to be compared with."""
+        return {}, {"rgb": outputs["rgb"]}
+
+
+def validate(config: GanModelConfig) -> None:
+    """Raises ValueError, naming the field, for settings that cannot work together."""
+    neural, image, patch = config.neural_resolution, config.image_resolution, config.patch_resolution
+    if image < neural:
+        raise ValueError(
+            f"model.neural_resolution = {neural} exceeds model.image_resolution = {image}: "
+            "make it equal (no super-resolution) or smaller"
+        )
+    if config.has_super_resolution and patch:
+        raise ValueError(
+            f"model.patch_resolution = {patch}: patches need direct rendering; set it to 0 or make "
+            "neural_resolution equal to image_resolution"
+        )
+    if patch > image or (patch and image % patch):
+        raise ValueError(
+            f"model.patch_resolution = {patch}: choose a divisor of image_resolution = {image}"
+        )
+    crops = config.schedule.crop_share
+    if not 0 <= crops <= 1 or (crops and (not patch or patch == image)):
+        raise ValueError(
+            f"model.schedule.crop_share = {crops}: it must lie in 0..1, and crops need "
+            "model.patch_resolution below image_resolution"
+        )
+    if config.schedule.neural_resolution_final and not config.has_super_resolution:
+        raise ValueError(
+            f"model.schedule.neural_resolution_final = {config.schedule.neural_resolution_final}: "
+            "a resolution schedule needs super-resolution; set it to 0"
+        )
+    if not config.has_super_resolution and config.field.feature_dim != 3:
+        raise ValueError(
+            f"model.field.feature_dim = {config.field.feature_dim}: without super-resolution the "
+            "features are the colours; set it to 3"
+        )
+    if config.has_super_resolution and config.field.feature_dim < 3:
+        raise ValueError(f"model.field.feature_dim = {config.field.feature_dim}: at least 3 (RGB)")
+    if config.field.near < 0 or (0 < config.field.far <= config.field.near):
+        raise ValueError(
+            f"model.field.near = {config.field.near} and far = {config.field.far}: "
+            "give 0 <= near < far, or 0 for both"
+        )
+    if min(config.field.box) <= 0:
+        raise ValueError(f"model.field.box = {config.field.box}: give three positive sides")
+    if config.conventions == "reference" and config.representation != "triplane":
+        raise ValueError(
+            "model.conventions = reference exists for triplane only; set model.representation to "
+            "triplane or model.conventions to corrected"
+        )
+    if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
+        raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
+    for name in ("r1_gamma", "background", "foreground", "camera", "density_variation"):
+        if getattr(config.losses, name) < 0:
+            raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
+    """Fills in what depends on the data set's cameras and was left at 0: near, far, and the viewer's camera.
+
+    Near and far hold the box's circumscribed sphere for every camera. Raises ValueError where the cameras
+    and the settings do not fit together: cameras outside of the background's sphere, or a box that no
+    camera looks at.
+    """
+    half = math.dist(config.field.box, (0, 0, 0)) / 2
+    radius = labels[:, [3, 7, 11]].norm(dim=-1)
+    nearest, farthest = float(radius.min()), float(radius.max())
+    if config.field.far == 0:
+        config.field.near = max(nearest - half, 0.0)
+        config.field.far = farthest + half
+    if config.background and config.sphere.radius <= farthest:
+        raise ValueError(
+            f"model.sphere.radius = {config.sphere.radius}: a camera of the data set is {farthest:.3f} "
+            "away from the origin; the background's sphere must be larger"
+        )
+    pivot = labels.new_tensor(config.view_pivot)
+    if config.view_radius == 0:
+        config.view_radius = float((labels[:, [3, 7, 11]] - pivot).norm(dim=-1).median())
+    if config.view_focal == 0:
+        config.view_focal = float(labels[:, 16].median())
+    some = labels[:: max(len(labels) // 64, 1)]
+    origins, directions = pixel_rays(some, 16, 16)
+    near, far = box_interval(
+        origins, directions, config.field.box, config.field.near, config.field.far
+    )
+    if not bool((far > near).any(1).all()):
+        raise ValueError(
+            f"model.field.box = {config.field.box}: some camera of the data set sees nothing of the box "
+            f"between near = {config.field.near} and far = {config.field.far}; the objects must lie "
+            "around the world's origin"
+        )
+
+
+def validate_batch(config: GanModelConfig, batch: int) -> None:
+    """Raises ValueError for a number of images per step that the configuration cannot work with."""
+    scenes = config.schedule.scenes_per_batch
+    if scenes and batch % scenes:
+        raise ValueError(
+            f"datamanager.batch_size = {batch} is not a multiple of "
+            f"model.schedule.scenes_per_batch = {scenes}"
+        )
+    group = min(config.discriminator.minibatch_group, batch)
+    if batch % group:
+        raise ValueError(
+            f"datamanager.batch_size = {batch} is not a multiple of "
+            f"model.discriminator.minibatch_group = {group}"
+        )

@@ -1,0 +1,299 @@
+"""The generator of BallGAN and EG3D: Condition -> latents -> Scene -> images. Plain torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.cameras import LABEL_SIZE, axis_cosine, pixel_rays
+from nerfstudio_gan3d.fields.decoder import initial_ball
+from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
+from nerfstudio_gan3d.fields.sphere import BoundSphere, SphereBackground
+from nerfstudio_gan3d.fields.triplane import TriPlane
+from nerfstudio_gan3d.models.config import (
+    BackgroundConfig,
+    FieldConfig,
+    LatentConfig,
+    SuperResolutionConfig,
+)
+from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, truncate
+from nerfstudio_gan3d.networks.superresolution import SuperResolution
+from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings, render
+from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
+
+Representation = Literal["hashgrid", "triplane"]
+
+
+class Latents(NamedTuple):
+    """Intermediate latents w, one a layer."""
+
+    foreground: Float[Tensor, "b l w"]
+    background: Float[Tensor, "b m w"] | None
+
+
+@dataclass(frozen=True)
+class Images:
+    """What B Scenes look like from one camera each. Colours in [-1, 1]."""
+
+    image: Float[Tensor, "b 3 h w"]
+    """The final image."""
+    raw: Float[Tensor, "b 3 h2 w2"]
+    """The image as rendered, before super-resolution; the same as ``image`` without one."""
+    rendering: Rendering
+    """Everything else that was found along the rays of the raw image."""
+
+
+class BoundField:
+    """A representation with what it prepared from the latents of B Scenes: the Field of a Scene."""
+
+    def __init__(
+        self,
+        representation: TriPlane | StyleHashGrid,
+        prepared: Any,
+        box: tuple[float, float, float],
+    ) -> None:
+        self.representation = representation
+        self.prepared = prepared
+        self.box = box
+
+    def query(
+        self, positions: Float[Tensor, "b n 3"], directions: Tensor | None = None
+    ) -> FieldSamples:
+        """Content at object-world positions; the same from every direction."""
+        return self.representation.query(self.prepared, positions / positions.new_tensor(self.box))
+
+
+class Generator(nn.Module):
+    """Latents to Scenes to images.
+
+    Args:
+        latent, field, background, super_resolution: sizes; ``background=None`` is EG3D (rays end in black),
+            ``super_resolution=None`` renders the final image directly.
+        representation: hashgrid or triplane.
+        settings: samples along rays and conventions.
+        neural_resolution: side of the rendered image that super-resolution takes.
+        image_resolution: side of the final image.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        latent: LatentConfig,
+        field: FieldConfig,
+        background: BackgroundConfig | None,
+        super_resolution: SuperResolutionConfig | None,
+        settings: RenderSettings,
+        neural_resolution: int,
+        image_resolution: int,
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        self.settings = settings
+        self.neural_resolution = neural_resolution
+        self.image_resolution = image_resolution
+        self.bounds = Bounds(field.box, field.near, field.far)
+        self.density_scale = field.density_scale
+        conventions = settings.conventions
+        self.field = _make_field(representation, latent, field, conventions)
+        self.mapping = MappingNetwork(
+            latent.z_dim,
+            LABEL_SIZE if latent.pose_conditioning else 0,
+            latent.w_dim,
+            self.field.num_ws,
+            latent.mapping_layers,
+            latent.lr_multiplier,
+        )
+        self.background: SphereBackground | None = None
+        self.background_mapping: MappingNetwork | None = None
+        if background is not None:
+            self.background = SphereBackground(
+                latent.w_dim,
+                field.feature_dim,
+                background.hidden_dim,
+                background.layers,
+                background.radius,
+                background.octaves,
+                conventions,
+            )
+            self.background_mapping = MappingNetwork(
+                latent.z_dim,
+                0,
+                latent.w_dim,
+                self.background.num_ws,
+                background.mapping_layers,
+                latent.lr_multiplier,
+            )
+        self.superresolution: SuperResolution | None = None
+        if super_resolution is not None:
+            self.superresolution = SuperResolution(
+                neural_resolution,
+                image_resolution,
+                field.feature_dim,
+                super_resolution.channels,
+                latent.w_dim,
+                super_resolution.clamp,
+            )
+
+    def map(
+        self,
+        condition: Condition,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+        background_truncation: float | None = None,
+    ) -> Latents:
+        """Latents w of a condition, pulled towards their mean by truncation psi.
+
+        ``background_truncation=None`` uses the foreground's psi. Raises ValueError where the condition lacks
+        a latent that this generator needs.
+        """
+        label = condition.camera_label
+        if self.latent.pose_conditioning and label is None:
+            # The neutral pose of a model with pose conditioning, as official samplers without one give it.
+            label = condition.z.new_zeros(len(condition.z), LABEL_SIZE)
+        ws = self.mapping(condition.z, label if self.latent.pose_conditioning else None)
+        ws = truncate(ws, self.mapping.w_avg, truncation, cutoff)
+        behind = None
+        if self.background_mapping is not None:
+            if condition.z_background is None:
+                raise ValueError("the condition has no z_background, but this generator has a sphere")
+            psi = truncation if background_truncation is None else background_truncation
+            behind = self.background_mapping(condition.z_background)
+            behind = truncate(behind, self.background_mapping.w_avg, psi)
+        return Latents(ws, behind)
+
+    def scene(self, latents: Latents) -> Scene:
+        """The Scene of these latents; rays need no network of the generator's but the field's decoder."""
+        prepared = self.field.prepare(latents.foreground)
+        background = None
+        if self.background is not None and latents.background is not None:
+            background = BoundSphere(self.background, latents.background)
+        return Scene(
+            BoundField(self.field, prepared, self.bounds.box),
+            self.bounds,
+            len(latents.foreground),
+            background,
+            self.density_scale,
+            latents.foreground[:, -1],
+        )
+
+    def update_averages(self, latents: Latents) -> None:
+        """Move the running means of w towards this (untruncated) batch."""
+        self.mapping.update_w_avg(latents.foreground)
+        if self.background_mapping is not None and latents.background is not None:
+            self.background_mapping.update_w_avg(latents.background)
+
+    def render(
+        self,
+        scene: Scene,
+        labels: Float[Tensor, "v 25"],
+        resolution: int | None = None,
+        jitter: bool = False,
+        height: int | None = None,
+    ) -> Images:
+        """Images of B Scenes from V cameras; V is a multiple of B and camera i sees Scene i mod B.
+
+        ``resolution`` is the width (and height, if that is not given) of the raw image, by default the neural
+        resolution; the final image is larger by the factor of super-resolution. Raises ValueError if V is
+        not a multiple of B.
+        """
+        scenes, cameras = scene.batch_size, len(labels)
+        if cameras % scenes:
+            raise ValueError(f"{cameras} cameras for {scenes} Scenes: give a multiple of the Scenes")
+        width = resolution or self.neural_resolution
+        height = height or width
+        origins, directions = (_fold(rays, scenes) for rays in pixel_rays(labels, height, width))
+        found = render(scene, origins, directions, self.settings, "draw" if jitter else None)
+        return self.finish(scene, _unfold(found, cameras), height, width)
+
+    def finish(self, scene: Scene, rendering: Rendering, height: int, width: int) -> Images:
+        """Colour features of V images' rays to the raw and the final images."""
+        features = rendering.features.mT.unflatten(2, (height, width)) * 2 - 1
+        raw = features[:, :3]
+        if self.superresolution is None:
+            return Images(raw, raw, rendering)
+        assert scene.style is not None
+        style = scene.style.repeat(len(raw) // scene.batch_size, 1)[:, None]
+        out = self.superresolution(features, raw, style)
+        quirk = (
+            self.settings.conventions == "reference"
+            and width == height == self.superresolution.input_size
+        )
+        return Images(out.image, out.mutated_raw if quirk else raw, rendering)
+
+    def forward(self, condition: Condition, labels: Float[Tensor, "b 25"]) -> Images:
+        """Conditions straight to images, deterministic."""
+        return self.render(self.scene(self.map(condition)), labels)
+
+
+def z_depth(
+    rendering: Rendering, labels: Float[Tensor, "b 25"], height: int, width: int
+) -> Float[Tensor, "b 1 h w"]:
+    """z-depth of the foreground (along the optical axis) of an image's rays."""
+    directions = pixel_rays(labels, height, width)[1]
+    depth = rendering.foreground_distance * axis_cosine(labels, directions)
+    return depth.mT.unflatten(2, (height, width))
+
+
+def alpha_map(rendering: Rendering, height: int, width: int) -> Float[Tensor, "b 1 h w"]:
+    """Opacity of the foreground as an image, 0..1."""
+    return rendering.accumulation.mT.unflatten(2, (height, width))
+
+
+def _fold(rays: Float[Tensor, "v r 3"], scenes: int) -> Float[Tensor, "b s 3"]:
+    """Rays of all cameras that see the same Scene side by side, so that a Scene is looked up once."""
+    if len(rays) == scenes:
+        return rays
+    return rays.unflatten(0, (-1, scenes)).transpose(0, 1).flatten(1, 2)
+
+
+def _unfold(rendering: Rendering, cameras: int) -> Rendering:
+    """The inverse of `_fold` for what was found along the rays."""
+    scenes = len(rendering.features)
+    if cameras == scenes:
+        return rendering
+
+    def back(values: Tensor | None) -> Tensor | None:
+        if values is None:
+            return None
+        return values.unflatten(1, (cameras // scenes, -1)).transpose(0, 1).flatten(0, 1)
+
+    names = rendering.__dataclass_fields__
+    return Rendering(**{name: back(getattr(rendering, name)) for name in names})  # type: ignore[arg-type]
+
+
+def _make_field(
+    representation: Representation, latent: LatentConfig, field: FieldConfig, conventions
+) -> TriPlane | StyleHashGrid:
+    if representation == "triplane":
+        planes = field.triplane
+        return TriPlane(
+            latent.w_dim,
+            field.feature_dim,
+            planes.plane_size,
+            planes.plane_channels,
+            planes.channel_base,
+            planes.channel_max,
+            field.hidden_dim,
+            conventions,
+            field.initial_ball,
+        )
+    grid = field.hashgrid
+
+    return StyleHashGrid(
+        latent.w_dim,
+        field.feature_dim,
+        levels=grid.levels,
+        base_resolution=grid.base_resolution,
+        max_resolution=grid.max_resolution,
+        log2_table_size=grid.log2_table_size,
+        features_per_level=grid.features_per_level,
+        bases=grid.bases,
+        hidden_dim=field.hidden_dim,
+        modulation=grid.modulation,
+        implementation=grid.implementation,
+        initial_density=initial_ball if field.initial_ball else None,
+    )

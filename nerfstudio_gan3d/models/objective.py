@@ -1,0 +1,338 @@
+"""BallGAN's and EG3D's objective: one generator pass a step serves both players."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.data.augment import Augment, AugmentConfig, AugmentController
+from nerfstudio_gan3d.data.patches import PatchPlan
+from nerfstudio_gan3d.losses.adversarial import (
+    camera_loss,
+    discriminator_loss,
+    generator_loss,
+    hand_over,
+    r1_penalty,
+)
+from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
+from nerfstudio_gan3d.models.generator import Generator, Images, Latents
+from nerfstudio_gan3d.networks.blur import gaussian_blur
+from nerfstudio_gan3d.networks.discriminator import (
+    DualDiscriminator,
+    Judgement,
+    resize_antialias,
+)
+from nerfstudio_gan3d.scene import Condition, Scene
+
+
+@dataclass
+class LossConfig:
+    """Weights of the losses. All of them really act; a weight of 0 leaves its term out."""
+
+    r1_gamma: float = 1.0
+    """R1 weight (gamma), on both resolutions. 0 disables."""
+    r1_interval: int = 16
+    """Steps between R1 penalties; the penalty is multiplied by it (lazy regularisation)."""
+    background: float = 0.1
+    """Weight of L_bg = mean min(T_bg, 1 - T_bg). 0 disables."""
+    background_warmup_kimg: float = 0.0
+    """Thousands of images over which that weight rises from 0."""
+    foreground: float = 0.0
+    """Weight of L_fg, the distortion loss of the foreground's samples. 0 disables."""
+    foreground_warmup_kimg: float = 0.0
+    """Thousands of images over which that weight rises from 0."""
+    camera: float = 0.0
+    """Weight of the camera loss: the discriminator learns to see where real images are taken from, and the
+    generator has to be seen from where it was rendered (pi-GAN, GRAM). Needs camera labels. 0 disables."""
+    density_variation: float = 0.25
+    """Weight of the density's total variation. 0 disables."""
+    density_variation_interval: int = 4
+    """Steps between its evaluations; the term is multiplied by it."""
+    density_variation_points: int = 1000
+    """Points of the box at which it is evaluated, for each Scene."""
+    density_variation_distance: float = 0.004
+    """Standard deviation of their displacement, object-world units."""
+
+
+@dataclass
+class ScheduleConfig:
+    """What changes while training, counted in thousands of real images shown (kimg)."""
+
+    update: Literal["simultaneous", "alternating"] = "simultaneous"
+    """simultaneous: both players learn from one generator pass; alternating: they take turns."""
+    scenes_per_batch: int = 0
+    """Scenes in a batch; each is seen by batch / scenes cameras. 0: one Scene an image."""
+    neural_resolution_final: int = 0
+    """Neural rendering resolution at the end of its schedule; 0 keeps it constant."""
+    neural_resolution_fade_kimg: float = 1000.0
+    """Length of that schedule."""
+    blur_sigma: float = 10.0
+    """Blur of what the discriminator sees at the start, pixels (EG3D's sigma). 0 disables."""
+    blur_fade_kimg: float = 200.0
+    """Over which the blur fades to none."""
+    pose_swap_final: float = 0.5
+    """With pose conditioning: probability in the end that the generator is told another image's pose."""
+    pose_swap_fade_kimg: float = 1000.0
+    """Over which that probability falls from 1."""
+    style_mixing: float = 0.0
+    """Probability that an image's fine layers take the latent of another one."""
+    crop_share: float = 0.0
+    """Share of images of which the discriminator sees a crop at full resolution instead of the whole at
+    patch resolution. Needs a patch resolution below the image resolution."""
+    crop_start_kimg: float = 0.0
+    """When crops start."""
+
+
+@dataclass
+class AdaConfig:
+    """Adaptive discriminator augmentation (ADA)."""
+
+    mode: Literal["none", "adaptive", "fixed"] = "none"
+    """none; adaptive: p follows the discriminator's confidence; fixed: p = initial_p."""
+    initial_p: float = 0.0
+    """Probability of each transformation at the start."""
+    max_p: float = 0.8
+    """Largest probability; more leaks into what is generated."""
+    target: float = 0.6
+    """Mean sign of D(real) that p is steered to."""
+    interval: int = 4
+    """Steps between adjustments."""
+    kimg: float = 500.0
+    """Thousands of images in which p can rise from 0 to 1."""
+    transforms: AugmentConfig = field(default_factory=AugmentConfig)
+    """Which transformations, and how strong."""
+
+
+class Objective(nn.Module):
+    """The discriminator, its augmentation, and the losses of a training step.
+
+    Buffers hold all that decides how training goes on (images seen, augmentation), so that a checkpoint
+    resumes exactly.
+    """
+
+    images_seen: Tensor
+
+    def __init__(
+        self,
+        discriminator: DualDiscriminator,
+        losses: LossConfig,
+        schedule: ScheduleConfig,
+        ada: AdaConfig,
+        image_resolution: int,
+        patch_resolution: int,
+    ) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+        self.losses = losses
+        self.schedule = schedule
+        self.image_resolution = image_resolution
+        self.patch_resolution = patch_resolution
+        self.augment: Augment | None = None
+        self.controller: AugmentController | None = None
+        if ada.mode != "none":
+            self.augment = Augment(ada.transforms)
+            self.augment.p.fill_(ada.initial_p)
+        if ada.mode == "adaptive":
+            self.controller = AugmentController(
+                ada.target, ada.interval, ada.kimg, ada.max_p, ada.initial_p
+            )
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(
+        self,
+        generator: Generator,
+        images: Float[Tensor, "b 3 r r"],
+        labels: Float[Tensor, "b 25"],
+        fake_labels: Float[Tensor, "b 25"],
+        step: int,
+        world_size: int = 1,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses whose sum is the objective of both players, and figures to log.
+
+        Args:
+            images, labels: real images in [-1, 1] at the final resolution, and their cameras.
+            fake_labels: cameras that generated images are seen from.
+            step: counts from 0; decides which lazy terms are due.
+            world_size: processes that take part, each with a batch of this size.
+        """
+        kimg = int(self.images_seen) / 1000
+        alternating = self.schedule.update == "alternating"
+        generator_turn = not alternating or step % 2 == 1
+        discriminator_turn = not alternating or step % 2 == 0
+        plan = self._patches(len(images), kimg, images.device)
+        fake_plan = self._patches(len(images), kimg, images.device)
+        with torch.set_grad_enabled(generator_turn):
+            latents, scene, fakes = self._fakes(generator, fake_plan.labels(fake_labels), kimg)
+        out: dict[str, Tensor] = {}
+        figures: dict[str, Tensor] = {}
+        leaves = [x.detach().requires_grad_() for x in self._inputs(fakes)]
+        fake_logits, camera = self._judge(leaves, fake_plan.labels(fake_labels), kimg)
+        if generator_turn:
+            loss = generator_loss(fake_logits)
+            if camera is not None:
+                figures["camera_fake"] = camera_loss(camera, fake_labels)
+                loss = loss + self.losses.camera * figures["camera_fake"]
+            gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
+            out["generator"] = hand_over(loss, gradients, self._inputs(fakes))
+            out |= self._volume_losses(scene, fakes, kimg, self._turns(step))
+        if discriminator_turn:
+            reals = self._reals(plan.images(images), fakes)
+            penalised = self._turns(step) % self.losses.r1_interval == 0
+            penalised = penalised and self.losses.r1_gamma > 0
+            seen, seen_labels = self._prepare(reals, plan.labels(labels), kimg)
+            if penalised:
+                # R1 is taken at what D sees, so no augmentation has to be differentiated twice.
+                seen = [x.detach().requires_grad_() for x in seen]
+            real_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
+            out["discriminator"] = discriminator_loss(fake_logits, real_logits)
+            if camera is not None:
+                figures["camera_real"] = camera_loss(camera, labels)
+                out["camera"] = self.losses.camera * figures["camera_real"]
+            if penalised:
+                penalty = r1_penalty(real_logits, seen).mean()
+                weight = self.losses.r1_gamma / 2 * self.losses.r1_interval
+                out["r1"] = weight * penalty
+                figures["r1_penalty"] = penalty
+            self._advance(real_logits.detach(), len(images) * world_size, figures)
+        figures["logit_fake"] = fake_logits.mean()
+        figures["transmittance"] = fakes.rendering.transmittance.mean()
+        return out, {name: value.detach() for name, value in figures.items()}
+
+    def _turns(self, step: int) -> int:
+        """How often the player at turn has played before ``step``."""
+        return step // 2 if self.schedule.update == "alternating" else step
+
+    def _patches(self, batch: int, kimg: float, device: torch.device) -> PatchPlan:
+        share = self.schedule.crop_share if kimg >= self.schedule.crop_start_kimg else 0.0
+        return PatchPlan.draw(batch, share, self.image_resolution, self.patch_resolution, device)
+
+    def _fakes(
+        self, generator: Generator, labels: Float[Tensor, "b 25"], kimg: float
+    ) -> tuple[Latents, Scene, Images]:
+        first = labels[: self.schedule.scenes_per_batch or len(labels)]
+        latents = generator.map(self._condition(generator, first, kimg))
+        generator.update_averages(latents)
+        latents = self._mix_styles(generator, latents, first, kimg)
+        scene = generator.scene(latents)
+        resolution = self.neural_resolution(generator, kimg)
+        return latents, scene, generator.render(scene, labels, resolution, jitter=True)
+
+    def neural_resolution(self, generator: Generator, kimg: float) -> int:
+        """Side of the rendered image at this time of training."""
+        if generator.superresolution is None:
+            return self.patch_resolution
+        start, end = generator.neural_resolution, self.schedule.neural_resolution_final
+        if not end:
+            return start
+        share = min(kimg / max(self.schedule.neural_resolution_fade_kimg, 1e-9), 1.0)
+        return round(start + (end - start) * share)
+
+    def _condition(
+        self, generator: Generator, labels: Float[Tensor, "s 25"], kimg: float
+    ) -> Condition:
+        count, device = len(labels), labels.device
+        z = torch.randn(count, generator.latent.z_dim, device=device)
+        behind = torch.randn_like(z) if generator.background is not None else None
+        pose = None
+        if generator.latent.pose_conditioning:
+            # Told its own pose every time, a generator would paint views instead of building things.
+            fade = min(kimg / max(self.schedule.pose_swap_fade_kimg, 1e-9), 1.0)
+            swap = 1 + (self.schedule.pose_swap_final - 1) * fade
+            swapped = torch.rand(count, 1, device=device) < swap
+            pose = torch.where(swapped, labels.roll(1, 0), labels)
+        return Condition(z, behind, pose)
+
+    def _mix_styles(
+        self, generator: Generator, latents: Latents, labels: Float[Tensor, "s 25"], kimg: float
+    ) -> Latents:
+        if self.schedule.style_mixing <= 0:
+            return latents
+        ws = latents.foreground
+        count, layers = ws.shape[:2]
+        other = generator.map(self._condition(generator, labels, kimg)).foreground
+        cutoff = torch.randint(1, layers, (count, 1), device=ws.device)
+        mixed = torch.rand(count, 1, device=ws.device) < self.schedule.style_mixing
+        take = mixed & (torch.arange(layers, device=ws.device) >= cutoff)
+        return latents._replace(foreground=torch.where(take[..., None], other, ws))
+
+    def _volume_losses(
+        self, scene: Scene, fakes: Images, kimg: float, turn: int
+    ) -> dict[str, Tensor]:
+        losses, out = self.losses, {}
+        rendering = fakes.rendering
+        if losses.background > 0:
+            weight = losses.background * _warm(kimg, losses.background_warmup_kimg)
+            out["background"] = weight * background_loss(rendering.transmittance)
+        if losses.foreground > 0:
+            weight = losses.foreground * _warm(kimg, losses.foreground_warmup_kimg)
+            # Distances are measured in diagonals of the box, so that the weight suits any scale.
+            edges = rendering.edges / math.dist(scene.bounds.box, (0, 0, 0))
+            out["foreground"] = weight * distortion_loss(rendering.weights, edges).mean()
+        interval = losses.density_variation_interval
+        if losses.density_variation > 0 and turn % interval == 0:
+            variation = density_variation(
+                scene.field,
+                scene.batch_size,
+                scene.bounds.box,
+                losses.density_variation_points,
+                losses.density_variation_distance,
+                rendering.features.device,
+            )
+            out["density_variation"] = losses.density_variation * interval * variation
+        return out
+
+    def _inputs(self, fakes: Images) -> list[Tensor]:
+        return [fakes.image, fakes.raw] if self.discriminator.dual else [fakes.image]
+
+    def _reals(self, images: Tensor, fakes: Images) -> list[Tensor]:
+        if not self.discriminator.dual:
+            return [images]
+        height, width = fakes.raw.shape[2:]
+        return [images, resize_antialias(images, (height, width))]
+
+    def _judge(self, inputs: list[Tensor], labels: Tensor, kimg: float) -> Judgement:
+        seen, labels = self._prepare(inputs, labels, kimg)
+        return self.discriminator.judge(*_pair(seen), labels)
+
+    def _prepare(
+        self, inputs: list[Tensor], labels: Tensor, kimg: float
+    ) -> tuple[list[Tensor], Tensor]:
+        """Blur and augmentation: what the discriminator sees, of reals and fakes alike."""
+        fade = self.schedule.blur_fade_kimg
+        sigma = self.schedule.blur_sigma * max(1 - kimg / fade, 0) if fade > 0 else 0.0
+        if sigma > 0.1:
+            inputs = [gaussian_blur(inputs[0], sigma), *inputs[1:]]
+        if self.augment is None:
+            return inputs, labels
+        image = inputs[0]
+        if len(inputs) == 1:
+            image, labels = self.augment(image, labels)
+            return [image], labels
+        height, width = inputs[1].shape[2:]
+        pair = torch.cat([image, resize_antialias(inputs[1], tuple(image.shape[2:]))], dim=1)
+        pair, labels = self.augment(pair, labels)
+        return [pair[:, :3], resize_antialias(pair[:, 3:], (height, width))], labels
+
+    def _advance(self, real_logits: Tensor, images: int, figures: dict[str, Tensor]) -> None:
+        self.images_seen += images
+        figures["logit_real"] = real_logits.mean()
+        figures["sign_real"] = real_logits.sign().mean()
+        if self.augment is None:
+            return
+        if self.controller is not None:
+            self.controller.accumulate(real_logits)
+            self.augment.p.copy_(self.controller.update(images))
+        figures["augment_p"] = self.augment.p.clone()
+
+
+def _pair(inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    return inputs[0], inputs[1] if len(inputs) > 1 else None
+
+
+def _warm(kimg: float, warmup: float) -> float:
+    return 1.0 if warmup <= 0 else min(kimg / warmup, 1.0)

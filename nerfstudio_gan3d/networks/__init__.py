@@ -1,0 +1,1 @@
+"""Networks in plain torch: StyleGAN2 blocks, super-resolution, discriminators."""

@@ -1,0 +1,61 @@
+"""Volume-rendering weights: densities along rays to what each interval contributes.
+
+Pure functions of tensors, on the hot path: no loops over samples, no host synchronisation.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfstudio_gan3d.scene import activate_density
+
+
+class Weights(NamedTuple):
+    """Contributions along rays."""
+
+    weights: Float[Tensor, "b r s"]
+    """alpha_i T_i of each interval."""
+    transmittance: Float[Tensor, "b r 1"]
+    """Light that is left behind the last interval, T_bg."""
+
+
+def composite_weights(
+    density: Float[Tensor, "b r s"], lengths: Float[Tensor, "b r s"]
+) -> Weights:
+    """Weights of piecewise constant density: ``w_i = T_i - T_{i+1}``, ``T_i = exp(-sum_{j<i} sigma_j d_j)``.
+
+    Max 1995; equal to ``alpha_i prod_{j<i} (1 - alpha_j)`` with ``alpha_i = 1 - exp(-sigma_i d_i)``.
+    Weights and transmittance sum to one exactly in exact arithmetic.
+    """
+    optical_depth = density * lengths
+    passed = optical_depth.cumsum(-1)
+    behind = torch.exp(-passed)
+    before = torch.exp(-(passed - optical_depth))
+    return Weights(before - behind, behind[..., -1:])
+
+
+def midpoint_weights(
+    raw_density: Float[Tensor, "b r s"], distances: Float[Tensor, "b r s"], scale: float = 1.0
+) -> Weights:
+    """Weights of EG3D's marcher: raw densities averaged between neighbouring samples (s - 1 intervals).
+
+    ``alpha_i = 1 - exp(-softplus((raw_i + raw_{i+1}) / 2 - 1) (t_{i+1} - t_i))`` and
+    ``T_i = prod_{j<i} (1 - alpha_j + 1e-10)``. Official weights were trained with it.
+    """
+    lengths = distances[..., 1:] - distances[..., :-1]
+    raw = (raw_density[..., 1:] + raw_density[..., :-1]) / 2
+    alpha = 1 - torch.exp(-activate_density(raw, scale) * lengths)
+    through = torch.cumprod(1 - alpha + 1e-10, dim=-1)
+    before = torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
+    return Weights(alpha * before, through[..., -1:])
+
+
+def weighted_sum(
+    weights: Float[Tensor, "b r s"], values: Float[Tensor, "b r s f"]
+) -> Float[Tensor, "b r f"]:
+    """``sum_i w_i v_i`` as one batched matrix product."""
+    return torch.matmul(weights.unsqueeze(-2), values).squeeze(-2)

@@ -1,0 +1,274 @@
+"""Rays of a Scene to colour features, opacity and distance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfstudio_gan3d.rendering import samplers
+from nerfstudio_gan3d.rendering.compositing import (
+    Weights,
+    composite_weights,
+    midpoint_weights,
+    weighted_sum,
+)
+from nerfstudio_gan3d.scene import FieldSamples, Scene, activate_density
+
+Conventions = Literal["corrected", "reference"]
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """How densely and by which rules rays are sampled."""
+
+    samples: int = 48
+    """Samples a ray that are spread evenly."""
+    importance_samples: int = 48
+    """Further samples a ray where the first ones found weight; 0 disables the second pass."""
+    conventions: Conventions = "corrected"
+    """corrected: piecewise constant density between the ray's entry into and exit from the box, every interval
+    used. reference: EG3D's marcher and its constant near and far, which official weights were trained with."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise ValueError(f"samples = {self.samples}: a ray needs at least 2")
+        if self.importance_samples < 0:
+            raise ValueError(f"importance_samples = {self.importance_samples}: 0 or more")
+        if self.conventions == "reference" and self.importance_samples and self.samples < 4:
+            raise ValueError(
+                f"samples = {self.samples}: importance sampling by the reference rules needs 4"
+            )
+
+
+class Jitter(NamedTuple):
+    """Random positions of samples inside their strata, 0..1; None in its place is deterministic."""
+
+    coarse: Float[Tensor, "b r s"]
+    fine: Float[Tensor, "b r n"]
+
+    @staticmethod
+    def draw(batch: int, rays: int, settings: RenderSettings, device: torch.device) -> Jitter:
+        """Uniform draws from the global generator of ``device``; coarse before fine."""
+        coarse = torch.rand(batch, rays, settings.samples, device=device)
+        fine = torch.rand(batch, rays, settings.importance_samples, device=device)
+        return Jitter(coarse, fine)
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What B Scenes show along R rays each. Colour features are in [0, 1]; the first three are RGB."""
+
+    features: Float[Tensor, "b r f"]
+    """Foreground over background."""
+    foreground: Float[Tensor, "b r f"]
+    """Foreground alone, premultiplied by its opacity."""
+    background: Float[Tensor, "b r f"] | None
+    """Background alone, unattenuated; None for a Scene without one."""
+    transmittance: Float[Tensor, "b r 1"]
+    """Light left behind the foreground, T_bg."""
+    distance: Float[Tensor, "b r 1"]
+    """Expected distance along the ray, the background included where there is one."""
+    foreground_distance: Float[Tensor, "b r 1"]
+    """Expected distance of the foreground alone; the far end where there is none."""
+    weights: Float[Tensor, "b r s"]
+    """Rendering weights of the sorted intervals."""
+    edges: Float[Tensor, "b r s+1"]
+    """Distances at which the sorted intervals start and end."""
+
+    @property
+    def accumulation(self) -> Float[Tensor, "b r 1"]:
+        """Opacity of the foreground, the alpha matte."""
+        return 1 - self.transmittance
+
+
+class _March(NamedTuple):
+    """What the foreground alone gives along rays."""
+
+    features: Float[Tensor, "b r f"]
+    transmittance: Float[Tensor, "b r 1"]
+    opacity: Float[Tensor, "b r 1"]
+    moment: Float[Tensor, "b r 1"]
+    weights: Float[Tensor, "b r s"]
+    edges: Float[Tensor, "b r s+1"]
+
+
+def render(
+    scene: Scene,
+    origins: Float[Tensor, "b r 3"],
+    directions: Float[Tensor, "b r 3"],
+    settings: RenderSettings,
+    jitter: Jitter | Literal["draw"] | None = None,
+    clip: tuple[Float[Tensor, "b r 1"], Float[Tensor, "b r 1"]] | None = None,
+) -> Rendering:
+    """Renders rays of B Scenes; ``directions`` have unit length. Differentiable.
+
+    ``phi(r) = sum_i w_i phi_i + T_bg phi_bg`` (BallGAN, eq. 4). Samples sit in the middle of their strata,
+    or at ``jitter``; "draw" draws it from the global generator. ``clip`` holds nearest and farthest distances
+    at which each ray may find foreground (corrected conventions only).
+
+    Rays that miss the box hold no foreground. On the CPU they are left out of the march (the others of each
+    image are brought together, padded to the largest number in the batch); on other devices all rays
+    march, since finding their number would make the host wait.
+    """
+    bounds = scene.bounds
+    if settings.conventions == "reference":
+        near = torch.full_like(origins[..., :1], bounds.near)
+        far = torch.full_like(near, bounds.far)
+        march = _march(scene, origins, directions, near, far, settings, jitter)
+        return _finish(scene, origins, directions, march, far)
+    near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)
+    if clip is not None:
+        near = torch.maximum(near, clip[0])
+        far = torch.maximum(torch.minimum(far, clip[1]), near)
+    hit = (far > near).squeeze(-1)
+    most = int(hit.sum(1).max()) if origins.device.type == "cpu" else hit.shape[1]
+    if most == hit.shape[1] or isinstance(jitter, Jitter):
+        march = _march(scene, origins, directions, near, far, settings, jitter)
+        return _finish(scene, origins, directions, march, far)
+    # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in memory.
+    chosen = hit.sort(dim=1, descending=True, stable=True).indices[:, : max(most, 1), None]
+
+    def pick(values: Tensor) -> Tensor:
+        return torch.gather(values, 1, chosen.expand(-1, -1, values.shape[-1]))
+
+    inside = _march(
+        scene, *(pick(v) for v in (origins, directions, near, far)), settings, jitter
+    )
+
+    def put(values: Tensor, elsewhere: float) -> Tensor:
+        full = values.new_full((*hit.shape, values.shape[-1]), elsewhere)
+        return full.scatter(1, chosen.expand(-1, -1, values.shape[-1]), values)
+
+    march = _March(
+        put(inside.features, 0.0),
+        put(inside.transmittance, 1.0),
+        put(inside.opacity, 0.0),
+        put(inside.moment, 0.0),
+        put(inside.weights, 0.0),
+        put(inside.edges, bounds.near),
+    )
+    return _finish(scene, origins, directions, march, far)
+
+
+def _query(scene: Scene, origins: Tensor, directions: Tensor, distances: Tensor) -> FieldSamples:
+    positions = origins.unsqueeze(2) + directions.unsqueeze(2) * distances.unsqueeze(-1)
+    return scene.field.query(positions.flatten(1, 2))
+
+
+def _march(
+    scene: Scene,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    settings: RenderSettings,
+    jitter: Jitter | Literal["draw"] | None,
+) -> _March:
+    """Coarse and fine samples are merged by distance. Only densities and weights are brought into sorted
+    order and back; features, the larger part, stay in place."""
+    batch, rays = origins.shape[:2]
+    if jitter == "draw":
+        jitter = Jitter.draw(batch, rays, settings, origins.device)
+    if settings.conventions == "reference":
+        half = jitter.coarse if jitter else origins.new_full((batch, rays, settings.samples), 0.5)
+        distances = samplers.reference_stratified(scene.bounds.near, scene.bounds.far, half)
+    else:
+        distances = samplers.stratified(near, far, settings.samples, jitter and jitter.coarse)
+    found = _query(scene, origins, directions, distances)
+    raw = found.raw_density.view(batch, rays, -1)
+    parts = [found.features.unflatten(1, (rays, -1))]
+    order = None
+    if settings.importance_samples:
+        fine = _fine_distances(scene, settings, distances, raw, near, far, jitter)
+        found = _query(scene, origins, directions, fine)
+        parts.append(found.features.unflatten(1, (rays, -1)))
+        raw = torch.cat([raw, found.raw_density.view(batch, rays, -1)], dim=-1)
+        distances, order = torch.cat([distances, fine], dim=-1).sort(dim=-1)
+        raw = torch.gather(raw, -1, order)
+    composed, places, edges = _compose(scene, settings, raw, distances, near, far)
+    weights, transmittance = composed
+    share = weights
+    if settings.conventions == "reference":
+        # This rule gives an interval the mean of its two samples: a sample weighs half of both neighbours.
+        pad = torch.nn.functional.pad
+        share = (pad(weights, (0, 1)) + pad(weights, (1, 0))) / 2
+    if order is not None:
+        share = torch.zeros_like(share).scatter(-1, order, share)
+    pieces = share.split([part.shape[2] for part in parts], dim=-1)
+    features = [weighted_sum(piece, part) for piece, part in zip(pieces, parts, strict=True)]
+    return _March(
+        features[0] if len(features) == 1 else features[0] + features[1],
+        transmittance,
+        weights.sum(-1, keepdim=True),
+        (weights * places).sum(-1, keepdim=True),
+        weights,
+        edges,
+    )
+
+
+def _fine_distances(
+    scene: Scene,
+    settings: RenderSettings,
+    distances: Tensor,
+    raw: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Jitter | None,
+) -> Tensor:
+    with torch.no_grad():
+        count = settings.importance_samples
+        if settings.conventions == "reference":
+            weights = midpoint_weights(raw, distances, scene.density_scale).weights
+            draws = jitter.fine if jitter else (torch.arange(count, device=raw.device) + 0.5) / count
+            draws = draws.expand(*raw.shape[:2], count)
+            return samplers.reference_importance(distances, weights, draws)
+        edges = samplers.interval_edges(distances, near, far)
+        lengths = edges.diff(dim=-1)
+        density = activate_density(raw, scene.density_scale)
+        weights = composite_weights(density, lengths).weights
+        return samplers.importance(edges, weights, count, jitter and jitter.fine)
+
+
+def _compose(
+    scene: Scene,
+    settings: RenderSettings,
+    raw: Tensor,
+    distances: Tensor,
+    near: Tensor,
+    far: Tensor,
+) -> tuple[Weights, Tensor, Tensor]:
+    """Weights, the distance that stands for each interval, and the intervals' edges."""
+    if settings.conventions == "reference":
+        composed = midpoint_weights(raw, distances, scene.density_scale)
+        return composed, (distances[..., 1:] + distances[..., :-1]) / 2, distances
+    edges = samplers.interval_edges(distances, near, far)
+    density = activate_density(raw, scene.density_scale)
+    return composite_weights(density, edges.diff(dim=-1)), distances, edges
+
+
+def _finish(
+    scene: Scene, origins: Tensor, directions: Tensor, march: _March, far: Tensor
+) -> Rendering:
+    opacity, transmittance = march.opacity, march.transmittance
+    # Where no weight is found the foreground has no distance; its far end keeps depth maps finite.
+    alone = torch.where(opacity < 1e-6, far, march.moment / opacity.clamp(min=1e-6))
+    background, features, distance = None, march.features, alone
+    if scene.background is not None:
+        background = scene.background.query(origins, directions)
+        features = march.features + transmittance * background
+        behind = scene.background.distance(origins, directions)
+        distance = (march.moment + transmittance * behind) / (opacity + transmittance)
+    return Rendering(
+        features,
+        march.features,
+        background,
+        transmittance,
+        distance,
+        alone,
+        march.weights,
+        march.edges,
+    )

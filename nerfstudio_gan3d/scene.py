@@ -1,0 +1,110 @@
+"""The nouns that every method shares: Condition, Scene, Field, Background, FieldSamples.
+
+A generator turns a `Condition` into a `Scene`; renderer, losses, viewer, evaluation and exporters consume
+Scenes and never ask which method made one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a Scene is made from, batch first."""
+
+    z: Float[Tensor, "b z_dim"]
+    """Latent of the foreground."""
+    z_background: Float[Tensor, "b z_dim"] | None = None
+    """Latent of the background; None for methods without one."""
+    camera_label: Float[Tensor, "b 25"] | None = None
+    """Conditioning pose of the generator (not the pose it is rendered from); None is the neutral pose."""
+
+
+@dataclass(frozen=True)
+class FieldSamples:
+    """What a Field holds at N points of each of B Scenes."""
+
+    raw_density: Float[Tensor, "b n 1"]
+    """Density before its activation (`activate_density`)."""
+    features: Float[Tensor, "b n f"]
+    """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are RGB."""
+    label_logits: Float[Tensor, "b n c"] | None = None
+    """Unnormalised class scores of methods that know labels."""
+
+
+def activate_density(raw: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[Tensor, "*shape"]:
+    """``scale * softplus(raw - 1)``: volume density per unit length, >= 0 (mip-NeRF, EG3D: scale 1)."""
+    return scale * torch.nn.functional.softplus(raw - 1)
+
+
+class Field(Protocol):
+    """A kind of 3D content, already bound to the latents of B Scenes."""
+
+    def query(
+        self,
+        positions: Float[Tensor, "b n 3"],
+        directions: Float[Tensor, "b n 3"] | None = None,
+    ) -> FieldSamples:
+        """Content at object-world positions; differentiable."""
+        ...
+
+
+class Background(Protocol):
+    """What rays end in, already bound to the latents of B Scenes."""
+
+    def query(
+        self,
+        origins: Float[Tensor, "b r 3"],
+        directions: Float[Tensor, "b r 3"],
+    ) -> Float[Tensor, "b r f"]:
+        """Colour features that rays see behind the foreground."""
+        ...
+
+    def distance(
+        self,
+        origins: Float[Tensor, "b r 3"],
+        directions: Float[Tensor, "b r 3"],
+    ) -> Float[Tensor, "b r 1"]:
+        """Distance along each ray at which the background is hit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where the foreground of a Scene lives, object-world units."""
+
+    box: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Sides along x, y and z of the axis-aligned box about the origin that holds the foreground."""
+    near: float = 1.1
+    """Distance from the camera at which sampling starts at the earliest."""
+    far: float = 2.7
+    """Distance from the camera at which sampling ends at the latest."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """3D content for B conditions; immutable and cheap to keep."""
+
+    field: Field
+    bounds: Bounds
+    batch_size: int
+    background: Background | None = None
+    density_scale: float = 1.0
+    """Factor of the density's activation. Objects of a few tenths of a unit need densities of ten and more;
+    a scale of that size lets networks with outputs near one express them."""
+    style: Float[Tensor, "b w_dim"] | None = None
+    """Latent that a super-resolution stage needs; None where there is none."""
+
+    def density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
+        """Volume density per unit length at object-world positions."""
+        return activate_density(self.field.query(positions).raw_density, self.density_scale)
+
+    def with_background(self, background: Background | None) -> Scene:
+        """The same foreground in front of another background (None: rays end in nothing)."""
+        return replace(self, background=background)

@@ -1,0 +1,1 @@
+"""Pipeline, trainer, moving averages and distribution."""

@@ -1,0 +1,67 @@
+"""Adam for two players, and a learning rate that falls in the last part of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from nerfstudio.engine.optimizers import OptimizerConfig
+from torch.nn import Parameter
+
+
+@dataclass
+class GanAdamConfig(OptimizerConfig):
+    """Adam as GANs use it: no first moment, so that a player answers the other's last move."""
+
+    _target: type = torch.optim.Adam
+    lr: float = 0.002
+    """Learning rate."""
+    betas: tuple[float, float] = (0.0, 0.99)
+    """Decay of the first and second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+    lazy_interval: int = 0
+    """Steps k between lazy regularisation when that has optimizer steps of its own: the learning
+    rate is multiplied by c = k / (k + 1) and the betas are raised to c. 0: no correction.
+    Regularisation that is part of the same step, as in this package, needs none."""
+
+    def setup(self, params: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """The optimizer; raises ValueError for values out of range."""
+        lr, betas = self.corrected()
+        # The fused kernel passes over the parameters once, the plain one about ten times.
+        return torch.optim.Adam(params, lr=lr, betas=betas, eps=float(self.eps), fused=True)
+
+    def corrected(self) -> tuple[float, tuple[float, float]]:
+        """Learning rate and betas with the correction for lazy regularisation.
+
+        Source: StyleGAN2 (Karras et al. 2020), appendix B, "Lazy regularization".
+        """
+        first, second = (float(beta) for beta in self.betas)
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"optimizer.lr = {self.lr}: give a positive number")
+        if not (0 <= first < 1 and 0 <= second < 1):
+            raise ValueError(f"optimizer.betas = {self.betas}: both must lie in 0 <= beta < 1")
+        if self.eps <= 0:
+            raise ValueError(f"optimizer.eps = {self.eps}: give a positive number")
+        if self.lazy_interval < 0:
+            raise ValueError(f"optimizer.lazy_interval = {self.lazy_interval}: 0 or more steps")
+        if self.lazy_interval == 0:
+            return float(self.lr), (first, second)
+        share = self.lazy_interval / (self.lazy_interval + 1)
+        return float(self.lr) * share, (first**share, second**share)
+
+
+def lr_factor(progress: float, start: float, final: float) -> float:
+    """Factor on the learning rate: 1 up to ``start``, then half a cosine down to ``final``.
+
+    Args:
+        progress: share of the training that is done, 0..1.
+        start: share at which the rate begins to fall; 1 keeps it constant.
+        final: factor at the end.
+    """
+    if progress < start or start >= 1:
+        return 1.0
+    along = min((progress - start) / (1 - start), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * along))

@@ -1,0 +1,221 @@
+"""The pipeline between nerfstudio's trainer and a GAN: image batches in, both players' losses out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from nerfstudio.pipelines.base_pipeline import (
+    Pipeline,
+    VanillaPipeline,
+    VanillaPipelineConfig,
+)
+from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
+from torchvision.utils import make_grid
+
+from nerfstudio_gan3d.data.datamanager import GanDataManager
+from nerfstudio_gan3d.latents import make_condition
+from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
+from nerfstudio_gan3d.metrics.evaluate import EvaluationResult, GeneratedBatch, RealBatch, evaluate
+from nerfstudio_gan3d.models.gan import GanModel, fit_to_cameras, validate_batch
+from nerfstudio_gan3d.models.generator import Generator, alpha_map, z_depth
+from nerfstudio_gan3d.scene import Condition
+from nerfstudio_gan3d.training.checkpoints import check_fits
+
+GRID_SEEDS = tuple(range(16))
+
+
+@dataclass
+class GanPipelineConfig(VanillaPipelineConfig):
+    """Data, model and evaluation of a GAN."""
+
+    _target: type = field(default_factory=lambda: GanPipeline)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """What ns-eval measures."""
+
+
+class GanPipeline(VanillaPipeline):
+    """Feeds image batches to the model's objective.
+
+    Unlike nerfstudio's own pipeline it does not wrap the model for distribution: both players share one
+    backward pass, so the trainer reduces gradients once per optimizer.
+    """
+
+    config: GanPipelineConfig
+    datamanager: GanDataManager
+    _model: GanModel
+
+    def __init__(
+        self,
+        config: GanPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
+        # The parent's constructor would wrap the model; only nn.Module's part of it is wanted here.
+        Pipeline.__init__(self)
+        self.config = config
+        self.test_mode = test_mode
+        self.world_size = world_size
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else local_rank
+        config.datamanager.resolution = config.model.image_resolution
+        if test_mode == "val":
+            validate_batch(config.model, config.datamanager.batch_size)
+            config.evaluation.validate()
+        self.datamanager = config.datamanager.setup(
+            device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
+        )
+        self.datamanager.to(device)
+        if test_mode == "val":
+            fit_to_cameras(config.model, self.datamanager.camera_labels())
+        self._model = config.model.setup(
+            scene_box=self.datamanager.train_dataset.scene_box,
+            num_train_data=len(self.datamanager.train_dataset),
+            metadata=self.datamanager.train_dataset.metadata,
+            device=device,
+            grad_scaler=grad_scaler,
+        )
+        self.model.to(device)
+
+    @property
+    def model(self) -> GanModel:
+        """The model."""
+        return self._model
+
+    def get_train_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of one batch of real images and as many generated ones."""
+        batch = self.datamanager.next_images(step)
+        images = batch["image"].to(self.device, non_blocking=True).float() / 127.5 - 1
+        labels = batch["label"].to(self.device, non_blocking=True)
+        fake_labels = self.datamanager.sample_labels(len(images)).to(self.device)
+        losses, figures = self.model.training_losses(
+            images, labels, fake_labels, step, self.world_size
+        )
+        figures["kimg"] = self.model.objective.images_seen / 1000
+        return {}, losses, figures
+
+    def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """A GAN has no loss on held-out images; the mean logit of generated ones stands in the log instead."""
+        zero = torch.zeros((), device=self.device)
+        return {}, {"none": zero}, {}
+
+    @torch.no_grad()
+    def get_eval_image_metrics_and_images(
+        self, step: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Grids of the same seeds from the same cameras at every step: colour, foreground, depth."""
+        generator = self.model.generator_ema
+        labels = self.datamanager.sample_labels(len(GRID_SEEDS), seed=0).to(self.device)
+        found = generate(generator, make_condition(generator, GRID_SEEDS), labels, 1.0)
+        depth = found.depth
+        assert depth is not None and found.alpha is not None
+        near, far = depth[found.alpha > 0.5].aminmax() if (found.alpha > 0.5).any() else (0.0, 1.0)
+        shade = ((far - depth) / (far - near + 1e-6)).clamp(0, 1) * found.alpha
+        images = {
+            "samples": found.image / 2 + 0.5,
+            "alpha": found.alpha.expand(-1, 3, -1, -1),
+            "depth": shade.expand(-1, 3, -1, -1),
+        }
+        grids = {name: make_grid(value, nrow=4).permute(1, 2, 0) for name, value in images.items()}
+        pixels = len(GRID_SEEDS) * found.image[0, 0].numel()
+        return {"num_rays": pixels}, grids
+
+    @torch.no_grad()
+    def evaluate(self, config: EvaluationConfig | None = None) -> EvaluationResult:
+        """Measures the moving average of the generator as `EvaluationConfig` asks for."""
+        config = config or self.config.evaluation
+        extractor = build_extractor(config, self.device)
+        generator = self.model.generator_ema
+        result = evaluate(
+            generated_batches(generator, self.datamanager, config),
+            real_batches(self.datamanager, config.batch_size),
+            extractor,
+            seed=config.seed,
+            num_samples=config.num_samples,
+            kernel_samples=config.kernel_samples,
+            ground_truth=config.ground_truth,
+            conditioning="independent" if generator.latent.pose_conditioning else "none",
+            settings={
+                "truncation": config.truncation,
+                "images_seen": int(self.model.objective.images_seen),
+                "resolution": generator.image_resolution,
+                "samples_per_ray": generator.settings.samples + generator.settings.importance_samples,
+            },
+        )
+        return result
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, Any]:
+        """What ns-eval writes: figures, and (outside of training) how they were obtained."""
+        if get_std:
+            raise ValueError("--get-std: distances between sets of images have no per-image deviation")
+        result = self.evaluate()
+        if output_path is not None:
+            output_path.mkdir(parents=True, exist_ok=True)
+            _, grids = self.get_eval_image_metrics_and_images(0)
+            for name, grid in grids.items():
+                save_picture(grid, output_path / f"{name}.png")
+        return dict(result.figures) if step is not None else result.as_dict()
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Loads a checkpoint's state whole or not at all.
+
+        Raises ValueError naming the tensors that differ; nerfstudio's pipeline would leave them random.
+        """
+        check_fits(self, loaded_state)
+        torch.nn.Module.load_state_dict(self, loaded_state, strict=True)
+        self.model.update_to_step(step)
+
+
+def save_picture(image: Tensor, path: Path) -> None:
+    """Writes a float image [H, W, 3] in 0..1 as PNG."""
+    from PIL import Image
+
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    Image.fromarray(pixels).save(path)
+
+
+def generate(
+    generator: Generator, condition: Condition, labels: Tensor, truncation: float
+) -> GeneratedBatch:
+    """Images, opacity and foreground z-depth of conditions, each from one camera."""
+    scene = generator.scene(generator.map(condition, truncation))
+    found = generator.render(scene, labels)
+    height, width = found.raw.shape[2:]
+    return GeneratedBatch(
+        found.image,
+        labels,
+        alpha_map(found.rendering, height, width),
+        z_depth(found.rendering, labels, height, width),
+    )
+
+
+def generated_batches(
+    generator: Generator, data: GanDataManager, config: EvaluationConfig
+) -> Iterator[GeneratedBatch]:
+    """``num_samples`` generated images from cameras of the data set, in random order."""
+    device = generator.mapping.w_avg.device
+    source = torch.Generator().manual_seed(config.seed)
+    labels = data.sample_labels(config.num_samples, seed=config.seed)
+    poses = data.sample_labels(config.num_samples, seed=config.seed + 1)
+    for start in range(0, config.num_samples, config.batch_size):
+        chosen = labels[start : start + config.batch_size].to(device)
+        count = len(chosen)
+        z = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
+        behind = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
+        pose = poses[start : start + count].to(device)
+        condition = Condition(z, behind if generator.background is not None else None, pose)
+        yield generate(generator, condition, chosen, config.truncation)
+
+
+def real_batches(data: GanDataManager, batch_size: int) -> Iterator[RealBatch]:
+    """All training images with their masks and depth maps, where the set has them."""
+    yield from data.real_batches(batch_size)

@@ -1,0 +1,239 @@
+"""The viewer's controls: which Scene is shown, in front of what, and from where."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from nerfstudio.viewer.viewer_elements import (
+    ViewerCheckbox,
+    ViewerControl,
+    ViewerDropdown,
+    ViewerParameter,
+    ViewerRGB,
+    ViewerSlider,
+)
+from viser import ClientHandle, ViserServer
+
+from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.models.outputs import Backdrop
+from nerfstudio_gan3d.viewer.camera import first_camera
+from nerfstudio_gan3d.viewer.pace import keep_pace
+
+if TYPE_CHECKING:
+    from nerfstudio.viewer.viewer import Viewer
+
+    from nerfstudio_gan3d.models.gan import GanModel
+
+OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
+OWN, OTHER_SEED, COLOUR, REMOVED = "own", "another seed's", "plain colour", "removed"
+LARGEST_SEED = 999
+
+# Default of "Max res", the longer side of the picture when nothing moves, for direct rendering on a CPU.
+CPU_MAX_RES = 256
+# While training, the training waits as long as a picture takes.
+CPU_TRAINING_MAX_RES = 128
+
+
+class ViewerLevels(ViewerParameter[tuple[int, int]]):
+    """A slider with two handles: the first and the last of a range of levels."""
+
+    def __init__(self, name: str, levels: int, default_value: tuple[int, int], hint: str) -> None:
+        super().__init__(name, default_value)
+        self.levels = levels
+        self.hint = hint
+
+    def _create_gui_handle(self, viser_server: ViserServer) -> None:
+        self.gui_handle = viser_server.gui.add_multi_slider(
+            self.name, 0, self.levels - 1, 1, self.default_value, hint=self.hint
+        )
+
+
+class SceneControls(ViewerControl):
+    """What a user can choose in the viewer, and its defaults where there is none.
+
+    nerfstudio finds this object on the model by its type and calls `_setup` once, where the controls are
+    put into one folder in their own order. It is not a module, so a checkpoint knows nothing of it. Without a
+    viewer (ns-render, ns-export) the values are those of the model's configuration.
+
+    Args:
+        model: the model that shows the Scene; its configuration and the sizes of its generator are read.
+    """
+
+    def __init__(self, model: GanModel) -> None:
+        config = model.config
+        self._config = config
+        self._panel = None
+        self._levels = model.generator.field.num_ws
+        seeds = max(LARGEST_SEED, config.seed, config.background_seed or 0)
+        self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint="Which object is shown")
+        self.truncation = ViewerSlider(
+            "Truncation",
+            float(config.truncation),
+            0.0,
+            max(1.0, float(config.truncation)),
+            0.01,
+            hint="Psi: 1 is the full variety, 0 the mean object",
+        )
+        self.other_seed = ViewerSlider(
+            "Other seed", min(config.seed + 1, seeds), 0, seeds, 1, hint="Where the path below ends"
+        )
+        self.interpolation = ViewerSlider(
+            "Interpolation", 0.0, 0.0, 1.0, 0.01, hint="0 shows the seed, 1 the other seed"
+        )
+        self.mix = ViewerCheckbox("Mix styles", False, hint="Take some levels from another seed")
+        self.mix_seed = ViewerSlider("Mixing seed", min(config.seed + 1, seeds), 0, seeds, 1)
+        self.mix_levels = ViewerLevels(
+            "Mixed levels",
+            self._levels,
+            (0, (self._levels - 1) // 2),
+            "First and last level taken from the mixing seed; low levels are coarse",
+        )
+        choices = [OWN, COLOUR, REMOVED]
+        if config.background:
+            choices.insert(1, OTHER_SEED)
+        chosen = OWN if config.background_seed is None else OTHER_SEED
+        self.background = ViewerDropdown[str](
+            "Background", chosen if chosen in choices else OWN, choices, hint="What is behind the object"
+        )
+        self.background_seed = ViewerSlider(
+            "Background seed", config.background_seed or 0, 0, seeds, 1
+        )
+        self.colour = ViewerRGB(
+            "Colour",
+            (255, 255, 255),
+            hint="Behind the output `foreground`, and with a plain colour behind `rgb`",
+        )
+        self.conditioning = ViewerCheckbox(
+            "Conditioning pose", False, hint="Tell the generator a camera; otherwise the neutral one"
+        )
+        self.conditioning_azimuth = ViewerSlider("Pose azimuth", 0.0, -180.0, 180.0, 1.0)
+        self.conditioning_elevation = ViewerSlider("Pose elevation", 0.0, -89.0, 89.0, 1.0)
+
+    def request(self) -> SceneRequest:
+        """The Scene that the controls name at this moment."""
+        path = float(self.interpolation.value)
+        first, last = sorted(self.mix_levels.value)
+        request = SceneRequest(
+            seed=int(self.seed.value),
+            background_seed=(
+                int(self.background_seed.value) if self.background.value == OTHER_SEED else None
+            ),
+            truncation=float(self.truncation.value),
+            other_seed=int(self.other_seed.value) if path > 0 else None,
+            interpolation=path,
+            mix_seed=int(self.mix_seed.value) if self.mix.value else None,
+            mix_levels=tuple(range(first, last + 1)) if self.mix.value else (),
+        )
+        label = self._camera_label()
+        return request if label is None else replace(request, camera_label=label)
+
+    def _camera_label(self) -> tuple[float, ...] | None:
+        config = self._config
+        if not (config.latent.pose_conditioning and self.conditioning.value):
+            return None
+        azimuth = torch.tensor([math.radians(self.conditioning_azimuth.value)])
+        elevation = torch.tensor([math.radians(self.conditioning_elevation.value)])
+        label = orbit_labels(
+            azimuth, elevation, config.view_radius, config.view_pivot, config.view_focal
+        )
+        return tuple(label[0].tolist())
+
+    def backdrop(self) -> Backdrop:
+        """What stands behind the foreground; another seed's background is part of the `request`."""
+        red, green, blue = (channel / 255 for channel in self.colour.value)
+        if self.background.value == COLOUR:
+            return Backdrop("colour", (red, green, blue))
+        if self.background.value == REMOVED:
+            return Backdrop("removed", (red, green, blue))
+        return Backdrop("own", (red, green, blue))
+
+    def shown_output(self) -> str | None:
+        """The only output that is looked at; None without a viewer or where its screen is split."""
+        if self._panel is None or self._panel.split:
+            return None
+        return self._panel.output_render
+
+    def _setup(self, viewer: Viewer) -> None:
+        """Puts the controls into the viewer; nerfstudio calls it when the viewer starts."""
+        super()._setup(viewer)
+        self._panel = viewer.control_panel
+        # nerfstudio learns the outputs from the first picture; the choice is known before it.
+        self._panel.update_output_options(list(OUTPUTS))
+        model = viewer.get_model()
+        if model.device.type == "cpu" and not self._config.has_super_resolution:
+            training = viewer.trainer is not None
+            self._panel._max_res.value = CPU_TRAINING_MAX_RES if training else CPU_MAX_RES
+        if viewer.trainer is None:
+            viewer.pause_train.visible = False
+        if viewer.config.max_num_display_images == 0:
+            viewer.hide_images.visible = False
+        # Between nerfstudio's statistics and its tabs.
+        order = viewer.stats_markdown.order + 0.5
+        with viewer.viser_server.gui.add_folder("Scene", order=order):
+            for element in self._elements():
+                element.install(viewer.viser_server)
+                # Called without the lock that a running render holds, so that a change interrupts it.
+                element.cb_hook = self._changed
+            reset = viewer.viser_server.gui.add_button("Reset view")
+            reset.on_click(lambda event: event.client and self._place_camera(event.client))
+        self._show_what_applies()
+        viewer.viser_server.on_client_connect(self._greet)
+
+    def _elements(self) -> list[ViewerParameter]:
+        """All controls that mean something for this model, in the order of the screen."""
+        elements: list[ViewerParameter] = [
+            self.seed,
+            self.truncation,
+            self.other_seed,
+            self.interpolation,
+        ]
+        if self._levels > 1:
+            elements += [self.mix, self.mix_seed, self.mix_levels]
+        elements.append(self.background)
+        if self._config.background:
+            elements.append(self.background_seed)
+        elements.append(self.colour)
+        if self._config.latent.pose_conditioning:
+            elements += [self.conditioning, self.conditioning_azimuth, self.conditioning_elevation]
+        return elements
+
+    def _show_what_applies(self) -> None:
+        """Hides the controls that the others switch off."""
+        applies = {
+            self.mix_seed: self.mix.value,
+            self.mix_levels: self.mix.value,
+            self.background_seed: self.background.value == OTHER_SEED,
+            self.conditioning_azimuth: self.conditioning.value,
+            self.conditioning_elevation: self.conditioning.value,
+        }
+        for element, shown in applies.items():
+            if element.gui_handle is not None:
+                element.set_visible(shown)
+
+    def _changed(self, element: ViewerParameter) -> None:
+        if element in (self.mix, self.background, self.conditioning):
+            self._show_what_applies()
+        # Training stops for a tenth of a second after a move of the camera; a slider deserves the same.
+        self.viewer.last_move_time = time.time()
+        self.viewer._trigger_rerender()
+
+    def _greet(self, client: ClientHandle) -> None:
+        """Prepares a browser that has just connected."""
+        keep_pace(self.viewer.render_statemachines[client.client_id])
+        self._place_camera(client)
+
+    def _place_camera(self, client: ClientHandle) -> None:
+        config = self._config
+        camera = first_camera(
+            config.view_radius, config.view_pivot, config.view_focal, client.camera.aspect
+        )
+        with client.atomic():
+            client.camera.up_direction = (0.0, 0.0, 1.0)
+            client.camera.position = camera.position
+            client.camera.look_at = camera.look_at
+            client.camera.fov = camera.fov

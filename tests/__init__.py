@@ -1,0 +1,1 @@
+"""Tests of nerfstudio-gan3d; the folders mirror the library."""
