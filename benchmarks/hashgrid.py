@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nerfstudio_gan3d.fields.hash_encoding import TableLayout, lookup, prefers_volume
+from nerfstudio_gan3d.fields.hash_encoding import lookup, prefers_volume
+from nerfstudio_gan3d.fields.hash_layout import TableLayout
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 
 RAY_SAMPLES = 12

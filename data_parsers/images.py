@@ -22,6 +22,7 @@ from nerfstudio_gan3d.data.input_dataset import make_outputs
 from nerfstudio_gan3d.data.paths import AbsoluteData
 from nerfstudio_gan3d.data.sample_data import bundled_cars
 
+DEFAULT_PRIOR = PosePrior()
 SHARED_EVAL_IMAGES = 8
 """Training images that stand in for the evaluation split when nothing is held out."""
 
@@ -38,7 +39,7 @@ class Gan3dImagesDataParserConfig(AbsoluteData, DataParserConfig):
     eval_fraction: float = 0.0
     """Share of the objects, or of the images when there is no meta.json, held out for evaluation.
     When nothing is held out, eight training images are evaluated."""
-    prior: PosePrior = PosePrior()
+    prior: PosePrior = DEFAULT_PRIOR
     """Cameras of a set without camera labels."""
 
 
@@ -56,14 +57,16 @@ class Gan3dImages(DataParser):
         ValueError: nothing would be left to train with, or both ways of holding out are asked for.
     """
 
-    config: Gan3dImagesDataParserConfig
+    config: Gan3dImagesDataParserConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @cached_property
     def image_set(self) -> ImageSet:
         """The opened set."""
         return ImageSet(bundled_cars() if self.config.data is None else self.config.data)
 
-    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
+    def _generate_dataparser_outputs(
+        self, split: str = "train", **kwargs: Any
+    ) -> DataparserOutputs:
         images = self.image_set
         train, evaluation = split_images(
             len(images), images.objects, self.config.eval_objects, self.config.eval_fraction

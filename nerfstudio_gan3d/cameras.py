@@ -242,6 +242,8 @@ class PosePrior:
             )
         if self.radius <= 0:
             raise ValueError(f"pose prior radius = {self.radius}: give a positive distance")
+        if not 0 < self.fov_deg < 180:
+            raise ValueError(f"pose prior fov_deg = {self.fov_deg}: stay between 0 and 180 degrees")
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Float[Tensor, "b 25"]:
         """Camera labels of ``count`` random cameras."""

@@ -17,6 +17,7 @@ from nerfstudio_gan3d.cli_options import (
     DataCarsOptions,
     DataCheckOptions,
     DemoOptions,
+    EvaluateOptions,
     MeshOptions,
     PretrainedOptions,
     SampleOptions,
@@ -42,6 +43,7 @@ Command = (
     | Annotated[DemoOptions, subcommand("demo")]
     | Annotated[SampleOptions, subcommand("sample")]
     | Annotated[MeshOptions, subcommand("mesh")]
+    | Annotated[EvaluateOptions, subcommand("evaluate")]
 )
 
 
@@ -84,12 +86,20 @@ def _mesh(options: MeshOptions) -> str:
     return mesh(options)
 
 
+def _evaluate(options: EvaluateOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.metrics.commands import evaluate
+
+    return evaluate(options)
+
+
 _RUN: dict[type, Callable[[Any], str | None]] = {
     DataCommand: _data,
     PretrainedOptions: _pretrained,
     DemoOptions: _demo,
     SampleOptions: _sample,
     MeshOptions: _mesh,
+    EvaluateOptions: _evaluate,
 }
 
 
@@ -114,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(
             Command,  # pyright: ignore[reportArgumentType]
             prog="gan3d",
-            description="3D-aware GANs: data sets, demo, samples and meshes.",
+            description="3D-aware GANs: data sets, demo, samples, meshes and figures.",
             args=arguments,
             config=(OmitArgPrefixes, OmitSubcommandPrefixes),
         )

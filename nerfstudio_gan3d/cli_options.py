@@ -100,9 +100,10 @@ class MeshOptions:
     truncation: float = 1.0
     """Truncation psi: 1 is off, 0 is the mean shape."""
     resolution: int = 128
-    """Cells of the marching-cubes grid along each axis."""
+    """Cells of the marching-cubes grid along the longest side of the object's box."""
     level: float | Literal["auto"] = "auto"
-    """Density of the surface; auto chooses it from the distribution of the densities."""
+    """Density of the surface; auto chooses the one that lies closest to where rays become half
+    opaque."""
     color: Literal["rgb", "none"] = "rgb"
     """Colour of the vertices."""
     largest_component: bool = False
@@ -137,8 +138,11 @@ class SampleOptions:
     """Seeds of the latents: single numbers and inclusive ranges, such as 0-3,8,12."""
     truncation: float = 1.0
     """Truncation psi: 1 is off, 0 is the mean shape."""
-    views: int = 1
-    """Views of each seed, spread evenly over a full turn; frames of one turn with --turntable."""
+    views: int | None = None
+    """Views of each seed, spread evenly over a full turn (default 1); with --turntable the frames
+    of one turn (default 90)."""
+    size: int | None = None
+    """Side of each picture in pixels; the default is the size that the run was trained for."""
     turntable: bool = False
     """Write a video of one turn (mp4) in place of pictures."""
     outputs: str = "rgb"
@@ -150,8 +154,10 @@ class SampleOptions:
         _check_truncation(self.truncation)
         parse_seeds(self.seeds)
         parse_outputs(self.outputs)
-        if self.views < 1:
+        if self.views is not None and self.views < 1:
             raise ValueError(f"--views is {self.views}; it must be at least 1.")
+        if self.size is not None and not 8 <= self.size <= 4096:
+            raise ValueError(f"--size is {self.size}; it must lie between 8 and 4096 pixels.")
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -196,3 +202,29 @@ def parse_outputs(text: str) -> tuple[PictureOutput, ...]:
                 f"choose from {', '.join(PICTURE_OUTPUTS)}."
             )
     return cast("tuple[PictureOutput, ...]", tuple(names))
+
+
+@dataclass
+class EvaluateOptions:
+    """Measure a trained checkpoint, as ns-eval does, with an evaluator of your choice."""
+
+    load_config: Path
+    """The config.yml that training wrote."""
+    output_path: Path | None = None
+    """Also write the JSON to this file."""
+    num_samples: int = 1000
+    """Generated images; distances are comparable at equal numbers only."""
+    seed: int = 0
+    """Seed of latents and cameras."""
+    truncation: float = 1.0
+    """Truncation psi: 1 is off."""
+    evaluator: Path | None = None
+    """TorchScript file whose features are compared."""
+    inception: bool = False
+    """Compare Inception-v3 features; their weights must be on this machine."""
+
+    def validate(self) -> None:
+        """Raises ValueError if an option's value is impossible."""
+        _check_truncation(self.truncation)
+        if self.inception and self.evaluator is not None:
+            raise ValueError("--evaluator and --inception: choose one feature space.")

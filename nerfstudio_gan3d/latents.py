@@ -43,6 +43,8 @@ class SceneRequest:
     """Seed whose latents the mixed levels take; None does not mix."""
     mix_levels: tuple[int, ...] = ()
     """Levels (indices of w) that take the mixing seed's latent."""
+    camera_label: tuple[float, ...] | None = None
+    """Conditioning pose (25 numbers) of generators that have one; None is the neutral pose."""
 
 
 def make_condition(
@@ -69,8 +71,12 @@ def request_latents(generator: Generator, request: SceneRequest) -> Latents:
     a level that the generator does not have.
     """
 
+    label = None
+    if request.camera_label is not None:
+        label = torch.tensor([request.camera_label], device=generator.mapping.w_avg.device)
+
     def latents(seed: int, background_seed: int) -> Latents:
-        condition = make_condition(generator, [seed], [background_seed])
+        condition = make_condition(generator, [seed], [background_seed], label)
         return generator.map(condition, request.truncation)
 
     behind = request.seed if request.background_seed is None else request.background_seed

@@ -7,7 +7,7 @@ Scenes and never ask which method made one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ def activate_density(raw: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[
     return scale * torch.nn.functional.softplus(raw - 1)
 
 
+@runtime_checkable
 class Field(Protocol):
     """A kind of 3D content, already bound to the latents of B Scenes."""
 
@@ -55,6 +56,7 @@ class Field(Protocol):
         ...
 
 
+@runtime_checkable
 class Background(Protocol):
     """What rays end in, already bound to the latents of B Scenes."""
 

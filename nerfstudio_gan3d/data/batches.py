@@ -189,9 +189,7 @@ class ImageBatches:
             self._epochs[epoch] = found
         return found
 
-    def _labels(
-        self, index: Int[Tensor, "b"], flips: Tensor
-    ) -> Float[Tensor, "b 25"] | None:
+    def _labels(self, index: Int[Tensor, "b"], flips: Tensor) -> Float[Tensor, "b 25"] | None:
         if self.image_set.labels is None:
             return None
         labels = self.image_set.labels[index]

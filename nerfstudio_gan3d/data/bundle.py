@@ -97,7 +97,9 @@ def reduce_set(source: ImageSet, meta: dict, target: Path) -> Path:
                 }
             )
         labels = [[round(v, 8) for v in row] for row in source.labels.tolist()]
-        _store_json(archive, "images/dataset.json", {"labels": list(zip(names, labels))})
+        _store_json(
+            archive, "images/dataset.json", {"labels": list(zip(names, labels, strict=True))}
+        )
         description = {
             "resolution": source.size // FACTOR,
             "classes": meta["classes"],

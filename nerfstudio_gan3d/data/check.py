@@ -83,9 +83,7 @@ class SetSummary:
         )
 
 
-def check_set(
-    image_set: ImageSet, num_classes: int | None = None, workers: int = 2
-) -> SetSummary:
+def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int = 2) -> SetSummary:
     """Decode every file of a set.
 
     Args:
@@ -188,7 +186,7 @@ def pose_histogram(labels: Float[Tensor, "n 25"], file: Path) -> Path:
     # Radii that differ by rounding alone would otherwise fill a plot of their own noise.
     radius = camera_angles(labels)[2].double().numpy()
     middle, half = float(np.median(radius)), max(float(np.ptp(radius)), 0.1 * float(radius.max()))
-    radii.hist(radius, bins=40, range=(middle - half, middle + half), color="tab:blue")
+    radii.hist(radius, bins=41, range=(middle - half, middle + half), color="tab:blue")
     radii.set(xlabel="distance from the origin", ylabel="cameras")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,6 @@ from nerfstudio.data.utils.dataloaders import (
     FixedIndicesEvalDataloader,
     RandIndicesEvalDataloader,
 )
-from nerfstudio.data.utils.nerfstudio_collate import nerfstudio_collate
 from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -92,9 +90,6 @@ class GanDataManagerConfig(AbsoluteData, VanillaDataManagerConfig):
     pixel_sampler: tyro.conf.Suppress[PixelSamplerConfig] = field(
         default_factory=PixelSamplerConfig
     )
-    collate_fn: tyro.conf.Suppress[Callable[[Any], Any]] = cast(
-        Any, staticmethod(nerfstudio_collate)
-    )
 
 
 class GanDataManager(VanillaDataManager[GanInputDataset]):
@@ -113,7 +108,7 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         DataError: the data set is missing (training) or unusable (always).
     """
 
-    config: GanDataManagerConfig
+    config: GanDataManagerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     export_labels: Tensor
     export_size: Tensor
 
@@ -245,7 +240,7 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         return self.eval_dataloader.get_camera(step % len(self.eval_dataset))
 
     def get_train_rays_per_batch(self) -> int:
-        """Pixels of the real images of a step, from which the trainer computes its rays a second."""
+        """Pixels of the real images of a step; the trainer turns them into rays a second."""
         return self.config.batch_size * self.resolution**2
 
     def get_datapath(self) -> Path:

@@ -71,9 +71,7 @@ def _open(content: bytes, where: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
-        raise DataError(
-            f"{where}: not a readable image; expected {', '.join(FORMATS)}"
-        ) from error
+        raise DataError(f"{where}: not a readable image; expected {', '.join(FORMATS)}") from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{where}: not a readable image ({error})") from error
     if max(image.size) > MAX_SIDE:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """A data set that cannot be used: one sentence with the file, the value and what is expected."""
+    """A data set that cannot be used: one sentence with file, value and what is expected."""

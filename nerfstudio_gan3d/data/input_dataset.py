@@ -125,9 +125,11 @@ class StandInConfig(DataParserConfig):
 class StandIn(DataParser):
     """Data parser of `StandInConfig`."""
 
-    config: StandInConfig
+    config: StandInConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
+    def _generate_dataparser_outputs(
+        self, split: str = "train", **kwargs: Any
+    ) -> DataparserOutputs:
         labels, size = self.config.labels, self.config.size
         folder = Path(self.config.data)
         names = [folder / f"camera_{i:04d}.png" for i in range(len(labels))]

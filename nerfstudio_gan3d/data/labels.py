@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import LABEL_SIZE
 from nerfstudio_gan3d.data.errors import DataError
 
+Row: TypeAlias = list[float | int]
+"""A camera label as JSON has it: whole numbers come as int."""
 ROTATION_TOLERANCE = 1e-3
 """Largest entry of ``R^T R - 1`` that still counts as a rotation."""
 
@@ -28,7 +31,7 @@ def parse_json(content: bytes, where: str) -> object:
         raise DataError(f"{where}: malformed JSON ({error})") from error
 
 
-def parse_labels(content: bytes, where: str) -> dict[str, list[float]] | None:
+def parse_labels(content: bytes, where: str) -> dict[str, Row] | None:
     """Rows of ``{"labels": [["name.png", [25 numbers]], ...]}`` by name.
 
     Returns:
@@ -45,7 +48,7 @@ def parse_labels(content: bytes, where: str) -> dict[str, list[float]] | None:
         return None
     if not isinstance(entries, list):
         raise DataError(f'{where}: "labels" is {type(entries).__name__}; expected a list or null')
-    rows: dict[str, list[float]] = {}
+    rows: dict[str, Row] = {}
     for number, entry in enumerate(entries):
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
             raise DataError(
@@ -59,7 +62,7 @@ def parse_labels(content: bytes, where: str) -> dict[str, list[float]] | None:
     return rows
 
 
-def _row(row: object, name: str, where: str) -> list[float]:
+def _row(row: object, name: str, where: str) -> Row:
     if not isinstance(row, list):
         raise DataError(
             f"{where}: the label of {name!r} is {str(row)[:40]}; expected {LABEL_SIZE} numbers"
@@ -77,9 +80,7 @@ def _row(row: object, name: str, where: str) -> list[float]:
     return row
 
 
-def validate_labels(
-    rows: list[list[float]], names: list[str], where: str
-) -> Float[Tensor, "n 25"]:
+def validate_labels(rows: list[Row], names: list[str], where: str) -> Float[Tensor, "n 25"]:
     """Labels as a float32 tensor, after a check of every value in float64.
 
     Raises:

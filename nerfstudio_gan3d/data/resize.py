@@ -37,9 +37,7 @@ def resize_coverage(
     return np.asarray(resized).clip(0, 1)
 
 
-def reduce_depth(
-    depth: Float32[np.ndarray, "h w"], factor: int
-) -> Float32[np.ndarray, "h2 w2"]:
+def reduce_depth(depth: Float32[np.ndarray, "h w"], factor: int) -> Float32[np.ndarray, "h2 w2"]:
     """Mean depth of the foreground (> 0) of each cell; 0 where less than half is foreground."""
     cells = _cells(depth, factor)
     foreground = cells > 0

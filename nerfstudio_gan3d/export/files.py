@@ -13,8 +13,9 @@ from pathlib import Path
 def replaced(path: Path) -> Iterator[Path]:
     """A path to write to that becomes ``path`` when the block ends without an error.
 
-    The file is written beside its target under a temporary name with the same ending, flushed to the disk
-    and renamed, so that an interrupted export leaves the previous file as it was. Parent folders are made.
+    The file is written beside its target under a temporary name with the same ending, flushed to
+    the disk and renamed, so that an interrupted export leaves the previous file as it was. Parent
+    folders are made.
 
     Raises:
         ValueError: If ``path`` is a folder, or a parent of it is a file.
@@ -26,9 +27,7 @@ def replaced(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"{path.parent} is a file, so {path} cannot be written into it") from None
-    handle, name = tempfile.mkstemp(
-        suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent
-    )
+    handle, name = tempfile.mkstemp(suffix=path.suffix, prefix=f".{path.stem}-", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

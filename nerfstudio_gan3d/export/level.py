@@ -15,7 +15,8 @@ _LONGEST_RAY = 128
 
 
 def raw_of_density(density: float, scale: float) -> float:
-    """Inverse of `activate_density`: ``1 + log(exp(density / scale) - 1)``; density and scale positive."""
+    """Inverse of `activate_density`: ``1 + log(exp(density / scale) - 1)``; density and scale
+    positive."""
     ratio = density / scale
     # exp overflows for large ratios, where log(exp(x) - 1) and x are the same number.
     return 1.0 + (ratio if ratio > 30 else math.log(math.expm1(ratio)))
@@ -26,14 +27,14 @@ def half_opaque_level(
 ) -> float:
     """Density level whose surface lies closest to where rays from outside become half opaque.
 
-    A density field has no surface of its own; what an image shows is the depth at which the transmittance
-    ``T = exp(-integral of density)`` of its rays has fallen. Rays are sent through the grid along both
-    directions of its three axes. On each the depth ``h`` with ``T(h) = 1/2`` is compared with the depth ``d`` at
-    which the density first exceeds a candidate level, and the level with the smallest mean of
-    ``min(|h - d|, m)`` is chosen; a ray that has one of the two and not the other counts ``m``, an eighth of
-    the grid's longest side. So thin haze, through which rays pass, costs a low level as much as holes cost
-    a high one. Steep surfaces have a range of levels that are equally good (to a tenth of a cell); its
-    geometric mean is returned.
+    A density field has no surface of its own; what an image shows is the depth at which the
+    transmittance ``T = exp(-integral of density)`` of its rays has fallen. Rays are sent through
+    the grid along both directions of its three axes. On each the depth ``h`` with ``T(h) = 1/2`` is
+    compared with the depth ``d`` at which the density first exceeds a candidate level, and the
+    level with the smallest mean of ``min(|h - d|, m)`` is chosen; a ray that has one of the two and
+    not the other counts ``m``, an eighth of the grid's longest side. So thin haze, through which
+    rays pass, costs a low level as much as holes cost a high one. Steep surfaces have a range of
+    levels that are equally good (to a tenth of a cell); its geometric mean is returned.
 
     Args:
         raw: Density before its activation at the corners of a grid.
@@ -43,7 +44,8 @@ def half_opaque_level(
     Raises:
         ValueError: If no ray becomes half opaque.
     """
-    # Every k-th corner is enough to compare levels, and long grids would take most of an export's time.
+    # Every k-th corner is enough to compare levels, and long grids would take most of an export's
+    # time.
     stride = -(-(max(raw.shape) - 1) // _LONGEST_RAY)
     raw = raw[::stride, ::stride, ::stride]
     sides = [side * stride for side in cell]
@@ -71,7 +73,8 @@ def half_opaque_level(
 
 
 def _middle_of_best(levels: list[float], costs: list[float], tolerance: float) -> float:
-    """Geometric mean of the ends of the range of levels about the best one that are within tolerance."""
+    """Geometric mean of the ends of the range of levels about the best one that are within
+    tolerance."""
     best = min(range(len(costs)), key=costs.__getitem__)
     first = last = best
     while first > 0 and costs[first - 1] <= costs[best] + tolerance:
@@ -84,9 +87,7 @@ def _middle_of_best(levels: list[float], costs: list[float], tolerance: float) -
 class _Rays:
     """Rays along one axis of a grid, from one side, one through each of its corners."""
 
-    def __init__(
-        self, raw: Tensor, density: Tensor, axis: int, flipped: int, side: float
-    ) -> None:
+    def __init__(self, raw: Tensor, density: Tensor, axis: int, flipped: int, side: float) -> None:
         # Rays run along the last axis.
         self.raw = self._along(raw, axis, flipped)  # [A, B, N]
         self.density = self._along(density, axis, flipped)
@@ -111,7 +112,8 @@ class _Rays:
 
 
 def _first_crossing(values: Float[Tensor, "a b n"], level: float) -> Float[Tensor, "a b"]:
-    """Index, linearly interpolated, at which values first reach a level; 0 where they start above it.
+    """Index, linearly interpolated, at which values first reach a level; 0 where they start above
+    it.
 
     Meaningless for rows that never do.
     """

@@ -20,6 +20,8 @@ from nerfstudio_gan3d.export.level import half_opaque_level, raw_of_density
 from nerfstudio_gan3d.scene import Scene
 
 POINTS_PER_QUERY = 2**17
+JOINED_CELLS = 1e-4
+"""Distance, in cells, below which vertices are one."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class DensityGrid:
     raw: Float[Tensor, "x y z"]
     """Density before its activation; on the CPU."""
     axes: tuple[Float[Tensor, "x"], Float[Tensor, "y"], Float[Tensor, "z"]]
-    """Positions of the corners along each axis, object-world units; the first and the last lie on the
-    box's faces."""
+    """Positions of the corners along each axis, object-world units; the first and the last lie on
+    the box's faces."""
     density_scale: float
     """Factor of the density's activation."""
 
@@ -41,9 +43,7 @@ class DensityGrid:
         return x, y, z
 
 
-def density_grid(
-    scene: Scene, resolution: int, device: torch.device | str = "cpu"
-) -> DensityGrid:
+def density_grid(scene: Scene, resolution: int, device: torch.device | str = "cpu") -> DensityGrid:
     """Density on a grid over the Scene's box.
 
     Cells are cubes but for the rounding that makes them end on the box's faces.
@@ -87,10 +87,10 @@ def density_grid(
 def surface(grid: DensityGrid, level: float) -> trimesh.Trimesh:
     """Triangles of the surface on which the density equals ``level``, closed at the box's faces.
 
-    Marching cubes (Lorensen and Cline; the variant of Lewiner et al. that scikit-image has) runs on the raw
-    density, which the activation does not bend, so that linear interpolation finds the place. Outside of
-    the box there is nothing: where the surface would leave it, it ends in a flat lid. Triangles are
-    counter-clockwise seen from outside.
+    Marching cubes (Lorensen and Cline; the variant of Lewiner et al. that scikit-image has) runs on
+    the raw density, which the activation does not bend, so that linear interpolation finds the
+    place. Outside of the box there is nothing: where the surface would leave it, it ends in a flat
+    lid. Triangles are counter-clockwise seen from outside.
 
     Raises:
         ValueError: If no density of the grid lies on the other side of ``level`` (no surface).
@@ -106,16 +106,29 @@ def surface(grid: DensityGrid, level: float) -> trimesh.Trimesh:
     outside = min(float(grid.raw.min()), raw_level) - 1.0
     padded = np.pad(grid.raw.numpy(), 1, constant_values=outside)
     vertices, faces, _, _ = marching_cubes(padded, raw_level, gradient_direction="ascent")
-    # The margin's corners stand on the faces themselves: a lid's vertices lie in the plane of its face.
+    vertices = vertices.astype(np.float64)
+    # The margin's corners stand on the faces themselves: a lid's vertices lie in the plane of its
+    # face.
     for axis, positions in enumerate(grid.axes):
         table = torch.cat([positions[:1], positions, positions[-1:]]).double().numpy()
         vertices[:, axis] = np.interp(vertices[:, axis], np.arange(len(table)), table)
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    # Lids that meet at an edge of the box collapse onto it; what has no area left goes.
-    mesh.merge_vertices(digits_vertex=9)
-    mesh.update_faces(mesh.nondegenerate_faces(height=0))
-    mesh.remove_unreferenced_vertices()
-    return mesh
+    return trimesh.Trimesh(*_joined(vertices, faces, np.asarray(grid.cell)), process=False)
+
+
+def _joined(
+    vertices: NDArray[np.floating], faces: NDArray[np.integer], cell: NDArray[np.floating]
+) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
+    """Vertices at the same place made one, and triangles that have no three vertices left dropped.
+
+    Such triangles come from lids that meet at an edge of the box, and from surfaces that pass a
+    corner of the grid. Dropping other triangles without area, whose vertices differ, would open the
+    mesh.
+    """
+    places = np.round(vertices / cell / JOINED_CELLS).astype(np.int64)
+    _, first, index = np.unique(places, axis=0, return_index=True, return_inverse=True)
+    faces = index.reshape(-1)[faces]
+    a, b, c = faces.T
+    return vertices[first], faces[(a != b) & (b != c) & (c != a)]
 
 
 def largest_part(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -178,9 +191,9 @@ def extract_mesh(
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Writes PLY (binary), OBJ or GLB by the ending of ``path``, replacing a file as a whole.
 
-    Colours are those of the images (sRGB) in PLY and OBJ; glTF defines vertex colours as linear light, so
-    they are converted for GLB. All formats keep the object world's axes, y up with the front towards +z,
-    which is also glTF's convention.
+    Colours are those of the images (sRGB) in PLY and OBJ; glTF defines vertex colours as linear
+    light, so they are converted for GLB. All formats keep the object world's axes, y up with the
+    front towards +z, which is also glTF's convention.
 
     Raises:
         ValueError: If the ending is another one, or ``path`` is a folder.
@@ -211,7 +224,8 @@ def _glb(mesh: trimesh.Trimesh) -> bytes:
 
 
 def _matte(tree: dict) -> None:
-    """Gives all meshes a matte material; glTF's default one is a metal, which shows colours dark."""
+    """Gives all meshes a matte material; glTF's default one is a metal, which shows colours
+    dark."""
     tree["materials"] = [
         {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "name": "matte"}
     ]

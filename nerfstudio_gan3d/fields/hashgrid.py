@@ -14,10 +14,10 @@ from nerfstudio_gan3d.fields.decoder import colour_range
 from nerfstudio_gan3d.fields.hash_encoding import (
     HashTable,
     Implementation,
-    TableLayout,
     lookup,
     lookup_tcnn,
 )
+from nerfstudio_gan3d.fields.hash_layout import TableLayout
 from nerfstudio_gan3d.networks.ops import LRELU_SLOPE, FullyConnected
 from nerfstudio_gan3d.scene import FieldSamples
 
@@ -123,7 +123,7 @@ class StyleHashGrid(nn.Module):
         self.mixing: Mixing = mixing
         mixes, films = modulation != "film", modulation != "basis"
         self.styles = nn.ModuleList(
-            FullyConnected(w_dim, bases, bias_init=1) for _ in range(levels if mixes else 0)
+            FullyConnected(w_dim, bases, bias_init=1.0) for _ in range(levels if mixes else 0)
         )
         self.films = nn.ModuleList(
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)

@@ -15,7 +15,7 @@ from nerfstudio_gan3d.fields.gather import scatter_rows
 
 @dataclass(frozen=True)
 class VertexIndexing:
-    """Entry of vertex (x, y, z): ``x + y fy + z fz`` or, hashed, ``x ^ y fy ^ z fz``, mod entries."""
+    """Entry of vertex (x, y, z): ``x + y fy + z fz``, hashed ``x ^ y fy ^ z fz``, mod entries."""
 
     entries: int
     """Entries of the level; a power of two where hashed."""

@@ -26,7 +26,7 @@ def discriminator_loss(
 
 
 def r1_penalty(
-    real_logits: Float[Tensor, "b 1"], inputs: Sequence[Float[Tensor, "b c h w"]]
+    real_logits: Float[Tensor, "b 1"], inputs: Sequence[Float[Tensor, "b _ _ _"]]
 ) -> Float[Tensor, "b"]:
     """Squared gradient norm of D at real images, summed over its inputs, one value an image.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as default
 from typing import Any, Literal
 
 import torch
@@ -44,7 +45,7 @@ from nerfstudio_gan3d.viewer.controls import SceneControls
 class GanModelConfig(ModelConfig):
     """What all methods share. A method's own file overrides what differs."""
 
-    _target: type = field(default_factory=lambda: GanModel)
+    _target: type = default(default_factory=lambda: GanModel)
     representation: Literal["hashgrid", "triplane"] = "hashgrid"
     """What the foreground is made of: a style-modulated hash grid, or three planes."""
     conventions: Conventions = "corrected"
@@ -62,21 +63,21 @@ class GanModelConfig(ModelConfig):
     """Further samples a ray where the first ones found weight."""
     background: bool = True
     """BallGAN's opaque sphere behind the foreground; False is EG3D."""
-    latent: LatentConfig = field(default_factory=LatentConfig)
+    latent: LatentConfig = default(default_factory=LatentConfig)
     """Latents and mapping network."""
-    field: FieldConfig = field(default_factory=FieldConfig)
+    field: FieldConfig = default(default_factory=FieldConfig)
     """The foreground."""
-    sphere: BackgroundConfig = field(default_factory=BackgroundConfig)
+    sphere: BackgroundConfig = default(default_factory=BackgroundConfig)
     """The background, where there is one."""
-    super_resolution: SuperResolutionConfig = field(default_factory=SuperResolutionConfig)
+    super_resolution: SuperResolutionConfig = default(default_factory=SuperResolutionConfig)
     """Used where the image resolution exceeds the neural resolution."""
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    discriminator: DiscriminatorConfig = default(default_factory=DiscriminatorConfig)
     """The discriminator."""
-    losses: LossConfig = field(default_factory=LossConfig)
+    losses: LossConfig = default(default_factory=LossConfig)
     """Weights of the losses."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    schedule: ScheduleConfig = default(default_factory=ScheduleConfig)
     """What changes while training."""
-    ada: AdaConfig = field(default_factory=AdaConfig)
+    ada: AdaConfig = default(default_factory=AdaConfig)
     """Augmentation of what the discriminator sees."""
     seed: int = 0
     """Seed of the Scene that is shown first, and rendered and exported by nerfstudio's commands."""

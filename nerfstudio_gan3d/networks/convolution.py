@@ -24,8 +24,8 @@ def fir_filter() -> Float[Tensor, "4 4"]:
 def fast_memory_format(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """The same values in the memory order in which convolutions run fastest.
 
-    oneDNN convolves `channels_last` about 1.3 times, and resamples 2 to 5 times as fast as
-    contiguous tensors; on other devices the tensor is returned as it is.
+    On a CPU, oneDNN convolves `channels_last` about 1.4 times, and resamples 1.5 to 5 times as
+    fast as contiguous tensors; on other devices the tensor is returned as it is.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 

@@ -4,7 +4,7 @@ Source: Chan et al. 2022 (EG3D), 4.3 (dual discrimination); Karras et al. 2020, 
 discriminator. Tensor names are those of official weights.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -168,6 +168,10 @@ class DualDiscriminator(nn.Module):
             width, width if c_dim > 0 else 1, mbstd_group, conv_clamp, camera_head
         )
 
+    def block(self, resolution: int) -> DiscriminatorBlock:
+        """The block that takes features of a resolution in px, 8 or more."""
+        return cast(DiscriminatorBlock, getattr(self, f"b{resolution}"))
+
     def validate_batch(self, batch_size: int) -> None:
         """Raise ValueError if a batch of this size cannot be split into statistics groups."""
         group = min(self.mbstd_group, batch_size)
@@ -209,7 +213,7 @@ class DualDiscriminator(nn.Module):
             x = torch.cat([image, resize_antialias(image_raw, size)], dim=1)
         x = fast_memory_format(x)
         for res in self.resolutions:
-            x = getattr(self, f"b{res}")(x)
+            x = self.block(res)(x)
         x, camera = self.b4(x)
         if self.mapping is None:
             return Judgement(x, camera)
@@ -220,10 +224,11 @@ class DualDiscriminator(nn.Module):
         return Judgement(logits, camera)
 
     def _check_inputs(self, image: Tensor, image_raw: Tensor | None) -> None:
-        side = self.img_resolution
-        expected = [self.img_channels, side, side]
-        if list(image.shape[1:]) != expected:
-            raise ValueError(f"image has shape {list(image.shape)}, but must be [B, {expected}].")
+        channels, side = self.img_channels, self.img_resolution
+        if tuple(image.shape[1:]) != (channels, side, side):
+            raise ValueError(
+                f"image has shape {list(image.shape)}, but must be [B, {channels}, {side}, {side}]."
+            )
         if self.dual != (image_raw is not None):
             state = "needs image_raw" if self.dual else "has dual=False and takes no image_raw"
             raise ValueError(f"This discriminator {state}.")

@@ -71,8 +71,8 @@ def modulated_conv2d(
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", 2.2.
 
     `form="activations"` scales the input by the style and the output by the demodulation, so one
-    convolution serves the batch. `form="weights"` builds W_b and runs a grouped convolution; it is
-    the slower one on a CPU by about 1.6.
+    convolution serves the batch. `form="weights"` builds W_b and runs a grouped convolution, which
+    takes about 1.4 times as long on a CPU.
     """
     scale = demodulation(weight, style) * gain if demodulate else None  # [B, O]
     offset = None if bias is None else (bias * gain).to(x.dtype)[:, None, None]

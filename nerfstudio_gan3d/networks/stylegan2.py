@@ -5,7 +5,7 @@ architecture, with the conditioning of EG3D (Chan et al. 2022).
 """
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -273,6 +273,10 @@ class SynthesisNetwork(nn.Module):
             previous = channels
         self.num_ws = 2 * len(self.resolutions)
 
+    def block(self, resolution: int) -> SynthesisBlock:
+        """The block that works at a resolution in px."""
+        return cast(SynthesisBlock, getattr(self, f"b{resolution}"))
+
     def forward(
         self, ws: Float[Tensor, "b n w_dim"], noise_mode: NoiseMode = "const"
     ) -> Float[Tensor, "b c r r"]:
@@ -282,7 +286,7 @@ class SynthesisNetwork(nn.Module):
         x = image = None
         start = 0
         for res in self.resolutions:
-            block: SynthesisBlock = getattr(self, f"b{res}")
+            block = self.block(res)
             x, image = block(x, image, ws[:, start : start + block.num_convs + 1], noise_mode)
             start += block.num_convs
         assert image is not None

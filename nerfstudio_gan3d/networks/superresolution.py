@@ -3,7 +3,7 @@
 Source: Chan et al. 2022 (EG3D), 4.2. Two or more synthesis blocks, fully convolutional.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -109,6 +109,10 @@ class SuperResolution(nn.Module):
             own_filter=variant != "8XDC",
         )
 
+    def block(self, index: int) -> SynthesisBlock:
+        """Block 0 takes the feature image, block `num_blocks - 1` gives the final one."""
+        return cast(SynthesisBlock, getattr(self, f"block{index}"))
+
     def forward(
         self,
         features: Float[Tensor, "b f h w"],
@@ -131,7 +135,7 @@ class SuperResolution(nn.Module):
         ws = ws[:, -1:].expand(-1, 3, -1)
         mutated = rgb
         for index in range(self.num_blocks):
-            block: SynthesisBlock = getattr(self, f"block{index}")
+            block = self.block(index)
             keeps_raw = index == 0 and not block.upsample and image is rgb
             x, image = block(x, image, ws, noise_mode)
             if keeps_raw:

@@ -73,7 +73,8 @@ class Rendering:
     distance: Float[Tensor, "b r 1"]
     """Expected distance along the ray, the background included where there is one."""
     foreground_distance: Float[Tensor, "b r 1"]
-    """Expected distance of the foreground alone; the far end where there is none."""
+    """Expected distance of the foreground alone; the Scene's far bound where there is none. With
+    reference conventions it is limited to the batch's sample distances, as in the published code."""
     weights: Float[Tensor, "b r s"]
     """Rendering weights of the sorted intervals."""
     edges: Float[Tensor, "b r s+1"]
@@ -119,7 +120,7 @@ def render(
         near = torch.full_like(origins[..., :1], bounds.near)
         far = torch.full_like(near, bounds.far)
         march = _march(scene, origins, directions, near, far, settings, jitter)
-        return _finish(scene, origins, directions, march, far)
+        return _finish(scene, origins, directions, march, settings)
     near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)
     if clip is not None:
         near = torch.maximum(near, clip[0])
@@ -128,7 +129,7 @@ def render(
     most = int(hit.sum(1).max()) if origins.device.type == "cpu" else hit.shape[1]
     if most == hit.shape[1] or isinstance(jitter, Jitter):
         march = _march(scene, origins, directions, near, far, settings, jitter)
-        return _finish(scene, origins, directions, march, far)
+        return _finish(scene, origins, directions, march, settings)
     # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in memory.
     chosen = hit.sort(dim=1, descending=True, stable=True).indices[:, : max(most, 1), None]
 
@@ -151,7 +152,7 @@ def render(
         put(inside.weights, 0.0),
         put(inside.edges, bounds.near),
     )
-    return _finish(scene, origins, directions, march, far)
+    return _finish(scene, origins, directions, march, settings)
 
 
 def _query(scene: Scene, origins: Tensor, directions: Tensor, distances: Tensor) -> FieldSamples:
@@ -251,17 +252,25 @@ def _compose(
 
 
 def _finish(
-    scene: Scene, origins: Tensor, directions: Tensor, march: _March, far: Tensor
+    scene: Scene, origins: Tensor, directions: Tensor, march: _March, settings: RenderSettings
 ) -> Rendering:
     opacity, transmittance = march.opacity, march.transmittance
-    # Where no weight is found the foreground has no distance; its far end keeps depth maps finite.
-    alone = torch.where(opacity < 1e-6, far, march.moment / opacity.clamp(min=1e-6))
+    reference = settings.conventions == "reference"
+    if reference:
+        alone = _clamp_to_batch(_ratio(march.moment, opacity), march.edges)
+    else:
+        # Without any weight the foreground has no distance; a far one keeps depth maps finite.
+        alone = march.moment / opacity.clamp(min=1e-6)
+        alone = torch.where(opacity < 1e-6, scene.bounds.far, alone)
     background, features, distance = None, march.features, alone
     if scene.background is not None:
         background = scene.background.query(origins, directions)
         features = march.features + transmittance * background
         behind = scene.background.distance(origins, directions)
         distance = (march.moment + transmittance * behind) / (opacity + transmittance)
+        if reference:
+            middle = (march.edges[..., 1:] + march.edges[..., :-1]) / 2
+            distance = _clamp_to_batch(distance, torch.cat([middle, behind], dim=-1))
     return Rendering(
         features,
         march.features,
@@ -272,3 +281,15 @@ def _finish(
         march.weights,
         march.edges,
     )
+
+
+def _ratio(moment: Tensor, opacity: Tensor) -> Tensor:
+    """moment / opacity, infinite where there is no opacity at all."""
+    tiny = torch.finfo(opacity.dtype).tiny
+    return torch.where(opacity > 0, moment / opacity.clamp(min=tiny), torch.inf)
+
+
+def _clamp_to_batch(distance: Tensor, distances: Tensor) -> Tensor:
+    """Official code limits depth maps to the range of all distances of the batch."""
+    low, high = distances.detach().aminmax()
+    return distance.clamp(low, high)

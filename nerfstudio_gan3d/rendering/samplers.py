@@ -59,8 +59,8 @@ def interval_edges(
 
 
 def importance(
-    edges: Float[Tensor, "b r s+1"],
-    weights: Float[Tensor, "b r s"],
+    edges: Float[Tensor, "b r s"],
+    weights: Float[Tensor, "b r s-1"],
     count: int,
     jitter: Float[Tensor, "b r n"] | None = None,
 ) -> Float[Tensor, "b r n"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torchvision.utils import make_grid
 
+from nerfstudio_gan3d.cameras import cameras_to_labels
 from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.latents import make_condition
 from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
@@ -74,7 +75,9 @@ class GanPipeline(VanillaPipeline):
         )
         self.datamanager.to(device)
         if test_mode == "val":
-            fit_to_cameras(config.model, self.datamanager.camera_labels())
+            fit_to_cameras(
+                config.model, cameras_to_labels(self.datamanager.train_dataset.cameras)
+            )
         self._model = config.model.setup(
             scene_box=self.datamanager.train_dataset.scene_box,
             num_train_data=len(self.datamanager.train_dataset),
@@ -94,7 +97,8 @@ class GanPipeline(VanillaPipeline):
         batch = self.datamanager.next_images(step)
         images = batch["image"].to(self.device, non_blocking=True).float() / 127.5 - 1
         labels = batch["label"].to(self.device, non_blocking=True)
-        fake_labels = self.datamanager.sample_labels(len(images)).to(self.device)
+        fake_labels = self.datamanager.sample_labels(len(images), torch.default_generator)
+        fake_labels = fake_labels.to(self.device)
         losses, figures = self.model.training_losses(
             images, labels, fake_labels, step, self.world_size
         )
@@ -112,7 +116,7 @@ class GanPipeline(VanillaPipeline):
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Grids of the same seeds from the same cameras at every step: colour, foreground, depth."""
         generator = self.model.generator_ema
-        labels = self.datamanager.sample_labels(len(GRID_SEEDS), seed=0).to(self.device)
+        labels = self.datamanager.sample_labels(len(GRID_SEEDS), 0).to(self.device)
         found = generate(generator, make_condition(generator, GRID_SEEDS), labels, 1.0)
         depth = found.depth
         assert depth is not None and found.alpha is not None
@@ -204,8 +208,8 @@ def generated_batches(
     """``num_samples`` generated images from cameras of the data set, in random order."""
     device = generator.mapping.w_avg.device
     source = torch.Generator().manual_seed(config.seed)
-    labels = data.sample_labels(config.num_samples, seed=config.seed)
-    poses = data.sample_labels(config.num_samples, seed=config.seed + 1)
+    labels = data.sample_labels(config.num_samples, config.seed)
+    poses = data.sample_labels(config.num_samples, config.seed + 1)
     for start in range(0, config.num_samples, config.batch_size):
         chosen = labels[start : start + config.batch_size].to(device)
         count = len(chosen)
@@ -217,5 +221,18 @@ def generated_batches(
 
 
 def real_batches(data: GanDataManager, batch_size: int) -> Iterator[RealBatch]:
-    """All training images with their masks and depth maps, where the set has them."""
-    yield from data.real_batches(batch_size)
+    """All training images at their own size, with masks and depth maps where the set has them."""
+    images = data.image_set
+    places = data.split_indices("train")
+    for start in range(0, len(places), batch_size):
+        rows = places[start : start + batch_size]
+
+        def stack(read: Callable[[int], Any], rows: list[int] = rows) -> Tensor:
+            return torch.stack([torch.as_tensor(read(row)) for row in rows])
+
+        yield RealBatch(
+            stack(images.image).permute(0, 3, 1, 2),
+            None if images.labels is None else torch.as_tensor(images.labels)[rows],
+            stack(images.mask)[:, None] if images.has_masks else None,
+            stack(images.depth)[:, None] if images.has_depth else None,
+        )

@@ -1,4 +1,4 @@
-"""One line that says how far training is: rewritten in place on terminals, now and then in logs."""
+"""How far training is: one line for the user, and scalars for TensorBoard and wandb."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.utils import writer
+from nerfstudio.utils.writer import EventName
 from rich.console import Console
+from torch import Tensor
 
 TERMINAL_SECONDS = 0.5
 """Between two lines on a terminal."""
@@ -123,3 +128,35 @@ def clock(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def put_scalars(
+    step: int,
+    loss: Tensor,
+    losses: dict[str, Tensor],
+    figures: dict[str, Tensor],
+    optimizers: Optimizers,
+    progress: Progress,
+) -> None:
+    """Hands the figures of a step to nerfstudio's writers: TensorBoard, wandb, comet, its table."""
+    writer.put_scalar(name="Train Loss", scalar=loss, step=step)
+    writer.put_dict(name="Train Loss Dict", scalar_dict=losses, step=step)
+    writer.put_dict(name="Train Metrics Dict", scalar_dict=figures, step=step)
+    writer.put_scalar(name="Images / Sec", scalar=progress.images_per_second, step=step)
+    for name, optimizer in optimizers.optimizers.items():
+        rate = optimizer.param_groups[0]["lr"]
+        writer.put_scalar(name=f"learning_rate/{name}", scalar=rate, step=step)
+    if loss.is_cuda:
+        used = torch.cuda.max_memory_allocated() / 1024**2
+        writer.put_scalar(name="GPU Memory (MB)", scalar=used, step=step)
+    if progress.remaining is not None:
+        # nerfstudio's own estimate knows no time budget.
+        writer.put_scalar(EventName.ETA.value, progress.remaining, step)
+
+
+def flush_writers() -> None:
+    """Brings everything that was logged to the disk."""
+    writer.write_out_storage()
+    for event_writer in writer.EVENT_WRITERS:
+        if isinstance(event_writer, writer.TensorboardWriter):
+            event_writer.tb_writer.flush()

@@ -16,6 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from nerfstudio_gan3d.training.checkpoints import (
     CheckpointError,
+    check_fits,
     check_optimizers_fit,
     checkpoint_path,
     newest_whole,
@@ -75,6 +76,8 @@ def restore(
     Moments come from the checkpoint; settings such as betas from the optimizers as they are.
     """
     try:
+        # The pipeline compares once more when it loads, but nothing may be loaded before all fits.
+        check_fits(pipeline, state["pipeline"])
         check_optimizers_fit(optimizers.parameters, state.get("optimizers", {}))
         pipeline.load_pipeline(dict(state["pipeline"]), state["step"])
     except CheckpointError as error:

@@ -22,7 +22,7 @@ from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.training.checkpoints import checkpoint_path, remove_others, save_atomic
 from nerfstudio_gan3d.training.exits import Interrupts, user_errors
 from nerfstudio_gan3d.training.optimizers import lr_factor
-from nerfstudio_gan3d.training.progress import Progress, ProgressLine
+from nerfstudio_gan3d.training.progress import Progress, ProgressLine, flush_writers, put_scalars
 from nerfstudio_gan3d.training.resume import (
     find_checkpoint,
     own_random_state,
@@ -66,10 +66,10 @@ class GanTrainer(Trainer):
     """Trains a `GanPipeline`.
 
     Departs from nerfstudio's trainer where that would lose or change something: checkpoints are
-    written atomically and hold all that decides how training goes on; a resumed run continues to the
-    same total; SIGINT and SIGTERM finish the step, save, and end with 130 or 143; gradients that are
-    not finite are repaired; under torch.distributed each optimizer's gradients are averaged in one
-    all-reduce.
+    written atomically and hold all that decides how training goes on; a resumed run continues to
+    the same total; SIGINT and SIGTERM finish the step, save, and end with 130 or 143; gradients
+    that are not finite are repaired; under torch.distributed gradients are averaged in one
+    all-reduce for each optimizer.
     """
 
     config: GanTrainerConfig
@@ -145,7 +145,7 @@ class GanTrainer(Trainer):
                     comms.synchronize()
                 raise SystemExit(self._interrupts.exit_code)
             self._after_train()
-        self._flush()
+        flush_writers()
 
     def _run(self) -> None:
         step, last = self._start_step, time.monotonic()
@@ -184,7 +184,7 @@ class GanTrainer(Trainer):
         if comms.is_main_process():
             self._show(step, timer.duration, losses)
             if step_check(step, self.config.logging.steps_per_log, run_at_zero=True):
-                self._log(step, loss, losses, figures)
+                put_scalars(step, loss, losses, figures, self.optimizers, self._progress)
         self._update_viewer_state(step)
         if self.pipeline.datamanager.eval_dataset:
             with self.train_lock:
@@ -242,7 +242,7 @@ class GanTrainer(Trainer):
         return loss.detach(), {k: v.detach() for k, v in losses.items()}, figures
 
     def _show(self, step: int, seconds: float, losses: dict[str, Tensor]) -> None:
-        """The line for the user, and the speed from which the viewer decides how often to render."""
+        """The line for the user, and the speed that the viewer chooses its pace by."""
         if step > self._start_step + 1:
             # The first two steps are slower than all others.
             rays = self.world_size * self.pipeline.datamanager.get_train_rays_per_batch()
@@ -255,25 +255,6 @@ class GanTrainer(Trainer):
             if self._repaired is not None and self._repaired:
                 losses = losses | {"repaired gradients": self._repaired}
             self._line.write(step + 1, self._images_seen(), losses)
-
-    def _log(
-        self, step: int, loss: Tensor, losses: dict[str, Tensor], figures: dict[str, Tensor]
-    ) -> None:
-        """Scalars for TensorBoard, wandb, and nerfstudio's table."""
-        writer.put_scalar(name="Train Loss", scalar=loss, step=step)
-        writer.put_dict(name="Train Loss Dict", scalar_dict=losses, step=step)
-        writer.put_dict(name="Train Metrics Dict", scalar_dict=figures, step=step)
-        speed = self._progress.images_per_second
-        writer.put_scalar(name="Images / Sec", scalar=speed, step=step)
-        for name, optimizer in self.optimizers.optimizers.items():
-            rate = optimizer.param_groups[0]["lr"]
-            writer.put_scalar(name=f"learning_rate/{name}", scalar=rate, step=step)
-        if self.device.startswith("cuda"):
-            used = torch.cuda.max_memory_allocated() / 1024**2
-            writer.put_scalar(name="GPU Memory (MB)", scalar=used, step=step)
-        if self._progress.remaining is not None:
-            # nerfstudio's own estimate knows no time budget.
-            writer.put_scalar(EventName.ETA.value, self._progress.remaining, step)
 
     def _images_seen(self) -> int:
         return int(self.pipeline.model.objective.images_seen)
@@ -319,13 +300,7 @@ class GanTrainer(Trainer):
             # Saving is a common act, which processes that do not share an error cannot join.
             self.save_checkpoint(self.step)
         self.shutdown()
-        self._flush()
-
-    def _flush(self) -> None:
-        writer.write_out_storage()
-        for event_writer in writer.EVENT_WRITERS:
-            if isinstance(event_writer, writer.TensorboardWriter):
-                event_writer.tb_writer.flush()
+        flush_writers()
 
     def _train_complete_viewer(self) -> None:
         """Keeps the viewer open after training, until a signal ends it."""
@@ -362,6 +337,6 @@ def validate(config: GanTrainerConfig) -> None:
     scheduled = [name for name, group in config.optimizers.items() if group.get("scheduler")]
     if scheduled and config.lr_decay_start < 1:
         raise ValueError(
-            f"optimizers.{scheduled[0]}.scheduler and lr_decay_start = {config.lr_decay_start} both "
-            "set the learning rate; use one of them"
+            f"optimizers.{scheduled[0]}.scheduler and lr_decay_start = {config.lr_decay_start} "
+            "both set the learning rate; use one of them"
         )

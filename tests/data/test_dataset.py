@@ -66,8 +66,10 @@ def test_folder_called_images_finds_its_siblings(tmp_path: Path):
 def test_siblings_are_matched_by_name_not_by_order(tmp_path: Path):
     content = {f"{n}.jpg": encode(image(i), "JPEG") for i, n in enumerate("abc")}
     # Written in another order and as another file type, with one mask too many in front.
-    content |= {f"mask/{n}.png": encode(np.full((8, 8), v, np.uint8)) for n, v in
-                [("c", 51), ("0", 255), ("a", 0), ("b", 102)]}
+    content |= {
+        f"mask/{n}.png": encode(np.full((8, 8), v, np.uint8))
+        for n, v in [("c", 51), ("0", 255), ("a", 0), ("b", 102)]
+    }
     images = ImageSet(write_zip(tmp_path / "set.zip", content))
     assert [images.mask(i)[0, 0] for i in range(3)] == pytest.approx([0, 0.4, 0.2])
 

@@ -3,6 +3,8 @@
 import json
 import math
 import struct
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,24 @@ HALF_CELL = 0.5 / CELLS
 SURFACE = math.log(2)
 
 
+def read_glb(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON tree and the binary chunk of a GLB file."""
+    content = path.read_bytes()
+    (length,) = struct.unpack("<I", content[12:16])
+    return json.loads(content[20 : 20 + length]), content[28 + length :]
+
+
+def glb_colors(path: Path) -> np.ndarray:
+    """Vertex colours of the only mesh of a GLB file, bytes [V, 4]."""
+    tree, data = read_glb(path)
+    (primitive,) = tree["meshes"][0]["primitives"]
+    accessor = tree["accessors"][primitive["attributes"]["COLOR_0"]]
+    assert (accessor["componentType"], accessor["type"]) == (5121, "VEC4")
+    start = tree["bufferViews"][accessor["bufferView"]]["byteOffset"]
+    colors = np.frombuffer(data, np.uint8, accessor["count"] * 4, start)
+    return colors.reshape(-1, 4)
+
+
 def radii(mesh: trimesh.Trimesh) -> np.ndarray:
     return np.linalg.norm(mesh.vertices, axis=1)
 
@@ -31,7 +51,7 @@ def test_a_ball_is_found_at_its_radius_with_normals_outwards():
     assert np.abs(radii(mesh) - 0.3).max() < 0.1 * HALF_CELL
     assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.3**3, rel=0.01)
     outwards = (mesh.face_normals * mesh.triangles_center).sum(1)
-    assert (outwards > 0).all()
+    assert (outwards > 0.29).all()
 
 
 def test_the_automatic_level_finds_a_steep_surface_within_half_a_cell():
@@ -55,7 +75,8 @@ def test_the_automatic_level_passes_through_haze():
     class Hazy(Balls):
         def query(self, positions, directions=None):
             found = super().query(positions)
-            # A density of 0.4 per unit everywhere: a ray across the box keeps two thirds of its light.
+            # A density of 0.4 per unit everywhere: a ray across the box keeps two thirds of its
+            # light.
             haze = raw_of_density(0.4, 1.0)
             return FieldSamples(found.raw_density.clamp(min=haze), found.features)
 
@@ -78,7 +99,7 @@ def test_a_surface_that_leaves_the_box_is_closed_by_flat_lids():
     assert mesh.is_watertight
     assert mesh.volume > 0
     np.testing.assert_allclose(mesh.bounds, [[-0.2, -0.3, -0.45], [0.2, 0.3, 0.45]], atol=1e-3)
-    lid = np.abs(mesh.vertices[:, 0] - 0.2) < 1e-9
+    lid = np.abs(mesh.vertices[:, 0] - 0.2) < 1e-6
     assert lid.sum() > 100
 
 
@@ -114,10 +135,13 @@ def test_files_keep_shape_and_colour(tmp_path, suffix):
     assert isinstance(loaded, trimesh.Trimesh)
     np.testing.assert_allclose(loaded.bounds, mesh.bounds, atol=1e-6)
     assert loaded.volume == pytest.approx(mesh.volume, rel=1e-4)
-    colors = np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
     if suffix == ".glb":
+        # trimesh drops the vertex colours of a mesh with a material.
+        colors = glb_colors(path)[:, :3] / 255.0
         # glTF stores light; the sRGB curve brings the image's colours back.
         colors = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
+    else:
+        colors = np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
     order = trimesh.proximity.ProximityQuery(mesh).vertex(loaded.vertices)[1]
     expected = np.asarray(mesh.visual.vertex_colors)[order, :3] / 255.0
     # Eight bits of light are coarse in the dark; no colour of this ball is darker than 0.2.
@@ -127,9 +151,7 @@ def test_files_keep_shape_and_colour(tmp_path, suffix):
 
 def test_glb_is_matte_with_normals(tmp_path):
     write_mesh(extract_mesh(scene_of(Balls()), 16, level=SURFACE), tmp_path / "ball.glb")
-    content = (tmp_path / "ball.glb").read_bytes()
-    (length,) = struct.unpack("<I", content[12:16])
-    tree = json.loads(content[20 : 20 + length])
+    tree, _ = read_glb(tmp_path / "ball.glb")
     (primitive,) = tree["meshes"][0]["primitives"]
     assert {"POSITION", "NORMAL", "COLOR_0"} <= set(primitive["attributes"])
     material = tree["materials"][primitive["material"]]
@@ -153,9 +175,10 @@ def test_a_file_is_replaced_whole_or_left_alone(tmp_path, monkeypatch):
         file.write_text("half a me")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(mesh, "export", interrupted)
-        write_mesh(mesh, path)
+        with pytest.raises(KeyboardInterrupt):
+            write_mesh(mesh, path)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
     write_mesh(mesh, path)
@@ -185,6 +208,6 @@ def test_what_has_no_surface_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(ValueError, match="is a folder"):
         write_mesh(mesh, tmp_path / "folder.ply")
+    (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"):
-        (tmp_path / "file").touch()
         write_mesh(mesh, tmp_path / "file" / "ball.ply")

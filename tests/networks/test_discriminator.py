@@ -56,7 +56,7 @@ def test_groups_do_not_see_each_other() -> None:
 
 
 def test_block_equals_its_definition() -> None:
-    block = small().b16.double()
+    block = small().block(16).double()
     x = torch.randn(2, 6, 16, 16, dtype=torch.float64)
 
     def plain(layer: Conv2d, x: Tensor, stride: int, pad: int, gain: float) -> Tensor:
@@ -67,6 +67,7 @@ def test_block_equals_its_definition() -> None:
         y = F.conv2d(x, weight, layer.bias, stride, padding=0 if stride == 2 else pad)
         return gain * (F.leaky_relu(y, 0.2) if layer.activation == "lrelu" else y)
 
+    assert block.fromrgb is not None
     features = plain(block.fromrgb, x, 1, 0, 2**0.5)
     main = plain(block.conv1, plain(block.conv0, features, 1, 1, 2**0.5), 2, 2, 1.0)
     expected = plain(block.skip, features, 2, 1, 0.5**0.5) + main
@@ -75,9 +76,10 @@ def test_block_equals_its_definition() -> None:
 
 def test_logit_is_a_projection_on_the_label() -> None:
     discriminator = small()
+    assert discriminator.mapping is not None
     image, raw, c = batch()
     seen: list[Tensor] = []
-    discriminator.b4.register_forward_hook(lambda *args: seen.append(args[2]))
+    discriminator.b4.register_forward_hook(lambda *args: seen.append(args[2][0]))
     logits = discriminator(image, raw, c)
     label = discriminator.mapping(None, c)
     expected = torch.einsum("bf,bf->b", seen[0], label)[:, None] / 8**0.5
@@ -101,7 +103,9 @@ def test_without_cameras_or_raw_image(c_dim: int, dual: bool) -> None:
     image, raw, c = batch()
     logits = discriminator(image, raw if dual else None, c if c_dim else None)
     assert logits.shape == (4, 1)
-    assert discriminator.b16.fromrgb.weight.shape[1] == (6 if dual else 3)
+    first = discriminator.block(16).fromrgb
+    assert first is not None
+    assert first.weight.shape[1] == (6 if dual else 3)
     assert any(name.startswith("mapping") for name in discriminator.state_dict()) == (c_dim > 0)
 
 
@@ -169,6 +173,21 @@ def test_second_derivatives_by_finite_differences() -> None:
         slope = (values[0] - values[1]) / (2 * step)
         expected = (parameter.grad * direction).sum()
         torch.testing.assert_close(slope, expected, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_camera_head() -> None:
+    image, raw, c = batch()
+    assert small().judge(image, raw, c).camera is None
+    discriminator = small(camera_head=True)
+    logits, camera = discriminator.judge(image, raw, c)
+    assert camera is not None
+    assert camera.shape == (4, 3)
+    assert torch.equal(logits, discriminator(image, raw, c))
+    # The camera is read off the images, so another label changes the logits only.
+    other = discriminator.judge(image, raw, -c)
+    assert other.camera is not None
+    assert torch.equal(other.camera, camera)
+    assert not torch.allclose(other.logits, logits)
 
 
 def test_every_parameter_has_a_gradient() -> None:

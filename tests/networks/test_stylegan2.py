@@ -97,7 +97,7 @@ def test_images_of_all_sizes_are_added_up() -> None:
     network = small_synthesis(8)
     ws = torch.randn(2, network.num_ws, 8)
     with torch.no_grad():
-        for block in (network.b4, network.b8):
+        for block in (network.block(4), network.block(8)):
             block.torgb.weight.zero_()
             block.torgb.bias.fill_(1.0)
         image = network(ws)
@@ -122,7 +122,7 @@ def test_noise_modes() -> None:
 
 
 def test_strength_of_noise_by_hand() -> None:
-    layer = small_synthesis(4).b4.conv1
+    layer = small_synthesis(4).block(4).conv1
     with torch.no_grad():
         layer.weight.zero_()
         layer.noise_strength.fill_(0.5)
@@ -132,7 +132,7 @@ def test_strength_of_noise_by_hand() -> None:
         # sqrt(2) * (0.5 * 2 + 3)
         torch.testing.assert_close(y, torch.full_like(y, 4 * 2**0.5))
         layer.bias.zero_()
-        big = SynthesisNetwork(8, 4, 3, channel_base=256, channel_max=64).b4.conv1
+        big = SynthesisNetwork(8, 4, 3, channel_base=256, channel_max=64).block(4).conv1
         big.weight.zero_()
         big.noise_strength.fill_(0.5)
         noise = big(torch.randn(64, 64, 4, 4), torch.randn(64, 8), "random")
@@ -144,7 +144,7 @@ def test_strength_of_noise_by_hand() -> None:
 
 
 def test_stored_noise_has_one_size() -> None:
-    layer = small_synthesis(4).b4.conv1
+    layer = small_synthesis(4).block(4).conv1
     with pytest.raises(ValueError, match="4 px only, but the layer works at"):
         layer(torch.randn(1, 8, 5, 4), torch.randn(1, 8), "const")
 
@@ -153,7 +153,7 @@ def test_clamp_limits_activations_and_colours() -> None:
     torgb = ToRGB(4, 3, 8, clamp=0.5)
     y = torgb(100 * torch.randn(2, 4, 5, 5), torch.randn(2, 8))
     assert y.abs().max() == 0.5
-    layer = small_synthesis(4, clamp=0.25).b4.conv1
+    layer = small_synthesis(4, clamp=0.25).block(4).conv1
     y = layer(100 * torch.randn(2, 8, 4, 4), torch.randn(2, 8), "none")
     assert y.abs().max() == 0.25
 
@@ -202,7 +202,7 @@ def test_samples_of_a_batch_are_independent() -> None:
 
 def test_channels_shrink_with_size() -> None:
     network = SynthesisNetwork(8, 32, 6, channel_base=128, channel_max=16)
-    assert [getattr(network, f"b{r}").torgb.weight.shape[1] for r in (4, 8, 16, 32)] == [
+    assert [network.block(r).torgb.weight.shape[1] for r in (4, 8, 16, 32)] == [
         16, 16, 8, 4,
     ]  # fmt: skip
 

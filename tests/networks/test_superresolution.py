@@ -30,7 +30,7 @@ def test_blocks_of_each_factor(
     output_size: int, channels: tuple[int, ...], upsample: list[bool]
 ) -> None:
     network = small(8, output_size, block_channels=channels)
-    assert [block.upsample for block in network.children()] == upsample
+    assert [network.block(i).upsample for i in range(network.num_blocks)] == upsample
     factor = output_size // 8
     for height, width in ((8, 8), (8, 5), (3, 13)):
         image = network(*inputs(height, width), resize=False).image
@@ -67,24 +67,31 @@ def test_resize_rules(rule, given: tuple[int, int], expected: tuple[int, int]) -
 
 
 @pytest.mark.parametrize(
-    ("variant", "size", "given", "expected"),
-    [("2X", 64, 32, 128), ("4X", 128, 136, 272), ("4X", 128, 64, 256), ("8XDC", 128, 64, 512)],
+    ("variant", "input_size", "output_size", "rule"),
+    [
+        ("2X", 64, 128, "different"),
+        ("4X", 128, 256, "smaller"),
+        ("8X", 128, 512, "different"),
+        ("8XDC", 128, 512, "different"),
+    ],
 )
 def test_reference_variants(
-    variant: ReferenceVariant, size: int, given: int, expected: int
+    variant: ReferenceVariant, input_size: int, output_size: int, rule: str
 ) -> None:
     network = SuperResolution.reference(variant)
-    assert network.input_size == size
-    features = torch.randn(1, 32, given, given)
+    assert (network.input_size, network.output_size) == (input_size, output_size)
+    assert network.resize == rule
+    features = torch.randn(1, 32, 16, 16)
     with torch.no_grad():
-        image = network(features, features[:, :3], torch.randn(1, 14, 512)).image
-    assert tuple(image.shape[2:]) == (expected, expected)
+        out = network(features, features[:, :3], torch.randn(1, 14, 512), resize=False)
+    assert out.image.shape[2] == 16 * output_size // input_size
+    assert out.image.shape[2] == out.image.shape[3]
 
 
 def silence(network: SuperResolution) -> None:
     """Without to-RGB outputs only the path of the raw colour is left."""
-    for block in network.children():
-        nn.init.zeros_(block.torgb.weight)
+    for index in range(network.num_blocks):
+        nn.init.zeros_(network.block(index).torgb.weight)
 
 
 def test_raw_colour_passes_through() -> None:
@@ -116,7 +123,8 @@ def test_mutated_raw_is_what_the_first_block_wrote() -> None:
     network = small()
     with torch.no_grad():
         out = network(features, rgb, ws)
-        _, added = network.block0(features, torch.zeros_like(rgb), ws, "none")
+        latents = ws[:, -1:].expand(-1, 3, -1)
+        _, added = network.block(0)(features, torch.zeros_like(rgb), latents, "none")
     torch.testing.assert_close(out.mutated_raw, rgb + added)
     assert not torch.allclose(out.mutated_raw, rgb)
     # Official code writes into its input; this one must not.

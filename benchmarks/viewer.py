@@ -1,0 +1,127 @@
+"""Times the viewer: ``python -m benchmarks.viewer [--representation triplane] [--load-config FILE]``.
+
+Prints JSON. A client with viser's protocol stands for the browser, so that everything but its drawing is
+in the figures: websocket, nerfstudio's render thread, rendering, image encoding. ``orbit`` turns the
+camera by 2 degrees 30 times a second for a few seconds and counts the pictures that arrive; ``slider`` moves
+the seed while the viewer rests, and (``slider_while_sharpening``) while it renders a sharp picture, and
+waits for the next picture. Without --load-config the preset gan3d-ballgan-tiny is timed untrained, which
+takes as long as trained: nothing in rendering depends on the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from nerfstudio.cameras.cameras import Cameras
+
+from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
+from nerfstudio_gan3d.models.ballgan import ballgan_tiny
+from nerfstudio_gan3d.models.gan import GanModel
+from tests.viewer.browser import Browser
+from tests.viewer.session import build, fit_to_cars, running_viewer
+
+SIZES = ((96, 144), (128, 192), (171, 256))
+
+
+def load(arguments: argparse.Namespace) -> GanModel:
+    """The model of a training run, or an untrained one."""
+    if arguments.load_config is not None:
+        from nerfstudio.utils.eval_utils import eval_setup
+
+        pipeline = eval_setup(arguments.load_config, test_mode="inference")[1]
+        assert isinstance(pipeline.model, GanModel)
+        return pipeline.model
+    config = fit_to_cars(ballgan_tiny())
+    if arguments.representation is not None:
+        config.representation = arguments.representation
+    return build(config)
+
+
+def milliseconds_per_picture(model: GanModel, camera: Cameras, repeats: int = 5) -> float:
+    """Median time of `get_outputs_for_camera` with the outputs that the viewer computes for rgb."""
+    model.controls.shown_output = lambda: "rgb"  # type: ignore[method-assign]
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        model.get_outputs_for_camera(camera)
+        times.append(time.perf_counter() - start)
+    del model.controls.shown_output
+    return round(statistics.median(times[1:]) * 1e3, 1)
+
+
+def orbit(browser: Browser, seconds: float) -> dict[str, float | list[int]]:
+    """Pictures a second while the camera turns."""
+    browser.rest()
+    first = len(browser.pictures)
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        browser.orbit(2)
+        time.sleep(1 / 30)
+    pictures = browser.pictures[first:]
+    gaps = [b.time - a.time for a, b in zip(pictures, pictures[1:], strict=False)]
+    return {
+        "frames_per_second": round(len(pictures) / seconds, 2),
+        "longest_gap_s": round(max(gaps), 3),
+        "smallest_picture": list(min(p.pixels.shape[:2] for p in pictures)),
+        "largest_picture": list(max(p.pixels.shape[:2] for p in pictures)),
+    }
+
+
+def slider(browser: Browser, repeats: int, resting: bool) -> dict[str, float]:
+    """Seconds from moving the seed's slider to the next picture."""
+    times = []
+    for value in range(1, repeats + 1):
+        browser.rest(quiet=1.0)
+        if not resting:
+            # Turn, wait until the small picture of the camera at rest has come, then change the seed.
+            seen = len(browser.pictures)
+            browser.orbit(5)
+            browser.wait(seen + 2, timeout=30)
+            time.sleep(0.1)
+        seen = len(browser.pictures)
+        start = time.perf_counter()
+        browser.set("Seed", value)
+        times.append(browser.wait(seen + 1, timeout=30)[seen].time - start)
+    return {"median_s": round(statistics.median(times), 3), "worst_s": round(max(times), 3)}
+
+
+def main() -> None:
+    """Times one model and prints the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--load-config", type=Path, help="config.yml of a training run")
+    parser.add_argument("--representation", choices=("hashgrid", "triplane"))
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of the orbit")
+    parser.add_argument("--repeats", type=int, default=6, help="slider moves")
+    arguments = parser.parse_args()
+    model = load(arguments)
+    view = (model.config.view_radius, model.config.view_pivot, model.config.view_focal)
+    label = orbit_labels(torch.tensor([0.5]), torch.tensor([0.3]), *view)
+    rendering = {
+        f"{width}x{height}": milliseconds_per_picture(
+            model, labels_to_cameras(label, width, height)
+        )
+        for height, width in SIZES
+    }
+    with tempfile.TemporaryDirectory() as folder, running_viewer(model, Path(folder)) as (_, port):
+        browser = Browser(port)
+        found = {
+            "representation": model.config.representation,
+            "threads": torch.get_num_threads(),
+            "render_ms": rendering,
+            "orbit": orbit(browser, arguments.seconds),
+            "slider": slider(browser, arguments.repeats, resting=True),
+            "slider_while_sharpening": slider(browser, arguments.repeats, resting=False),
+            "sharp_picture": list(browser.rest()[-1].pixels.shape[:2]),
+        }
+        browser.close()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The command `gan3d evaluate`: measure a checkpoint with another evaluator than its run was set up with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nerfstudio_gan3d.metrics.config import EvaluationConfig
+
+if TYPE_CHECKING:
+    from nerfstudio_gan3d.cli_options import EvaluateOptions
+
+
+def evaluate(options: EvaluateOptions) -> str:
+    """Evaluates a run and writes JSON of the same form as `ns-eval`; returns what to print.
+
+    Raises ValueError for options that do not go together and files that are missing.
+    """
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from nerfstudio_gan3d.training.pipeline import GanPipeline
+
+    config = EvaluationConfig(
+        num_samples=options.num_samples,
+        seed=options.seed,
+        features="none" if options.evaluator is None else "torchscript",
+        evaluator=options.evaluator,
+        truncation=options.truncation,
+    )
+    if options.inception:
+        config.features = "inception"
+    config.validate()
+    if not options.load_config.is_file():
+        raise ValueError(f"--load-config {options.load_config}: no such file; give a config.yml")
+    trainer, pipeline, checkpoint, _ = eval_setup(options.load_config, test_mode="test")
+    if not isinstance(pipeline, GanPipeline):
+        raise ValueError(f"--load-config {options.load_config}: not a run of a gan3d method")
+    result = pipeline.evaluate(config)
+    report = {
+        "experiment_name": trainer.experiment_name,
+        "method_name": trainer.method_name,
+        "checkpoint": str(checkpoint),
+        "results": result.as_dict(),
+    }
+    text = json.dumps(report, indent=2)
+    if options.output_path is not None:
+        Path(options.output_path).parent.mkdir(parents=True, exist_ok=True)
+        Path(options.output_path).write_text(text + "\n")
+    return text

@@ -1,0 +1,200 @@
+"""A trained run from Python: load it, ask for a Scene, render or mesh it.
+
+run = load_run("outputs/cars64/gan3d-ballgan-tiny/2026-01-31_120000")
+scene = run.scene(SceneRequest(seed=3, truncation=0.7))
+image = run.render(scene, run.orbit([30.0]), ["rgb"])["rgb"][0]  # [H, W, 3] in 0..1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from jaxtyping import Float
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.engine.trainer import TrainerConfig
+from torch import Tensor
+
+from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
+from nerfstudio_gan3d.cli_options import PictureOutput
+from nerfstudio_gan3d.latents import SceneRequest, request_latents
+from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
+from nerfstudio_gan3d.scene import Scene
+from nerfstudio_gan3d.training.checkpoints import CheckpointError, check_fits, newest_whole
+
+CONFIG_NAME = "config.yml"
+MODEL_PREFIX = "_model."
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, ready to make Scenes. Needs neither its data set nor its place on the disk."""
+
+    folder: Path
+    """Folder with config.yml."""
+    config: TrainerConfig
+    """What config.yml says."""
+    model: GanModel
+    """The nerfstudio model with the checkpoint's weights, in evaluation mode."""
+    checkpoint: Path
+    """The checkpoint file that was loaded."""
+    step: int
+    """Training step after which it was saved."""
+
+    @property
+    def settings(self) -> GanModelConfig:
+        """The model's part of the configuration."""
+        return self.model.config
+
+    @property
+    def generator(self) -> Generator:
+        """The moving average of the generator's weights, which is what a user sees."""
+        return self.model.generator_ema
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator is."""
+        return self.generator.mapping.w_avg.device
+
+    @property
+    def images_seen(self) -> int:
+        """Real images that the discriminator saw before the checkpoint."""
+        return int(self.model.objective.images_seen)
+
+    @torch.no_grad()
+    def scene(self, request: SceneRequest | None = None) -> Scene:
+        """The Scene of a request (seed 0 by default); raises ValueError for levels it does not
+        have."""
+        return self.generator.scene(request_latents(self.generator, request or SceneRequest()))
+
+    def orbit(
+        self, azimuth_deg: Sequence[float], elevation_deg: float = 15.0
+    ) -> Float[Tensor, "v 25"]:
+        """Camera labels on a circle about the object, framed as the viewer's first camera is.
+
+        Args:
+            azimuth_deg: Degrees; 0 looks at the front (+z), 90 stands at +x.
+            elevation_deg: Degrees above the horizon.
+
+        Raises:
+            ValueError: If the run does not say where its cameras stand.
+        """
+        settings = self.settings
+        if settings.view_radius <= 0 or settings.view_focal <= 0:
+            raise ValueError(
+                f"{self.folder / CONFIG_NAME}: model.view_radius = {settings.view_radius} and "
+                f"model.view_focal = {settings.view_focal}; both must be positive to place a camera"
+            )
+        azimuth = torch.deg2rad(torch.tensor(azimuth_deg, dtype=torch.float32))
+        elevation = torch.deg2rad(torch.full_like(azimuth, elevation_deg))
+        labels = orbit_labels(
+            azimuth, elevation, settings.view_radius, settings.view_pivot, settings.view_focal
+        )
+        return labels.to(self.device)
+
+    @torch.no_grad()
+    def render(
+        self,
+        scene: Scene,
+        labels: Float[Tensor, "v 25"],
+        outputs: Sequence[PictureOutput] = ("rgb", "foreground", "depth", "accumulation"),
+        size: int | None = None,
+        backdrop: Backdrop | None = None,
+    ) -> dict[str, Float[Tensor, "v h w c"]]:
+        """Outputs of one Scene (B = 1) seen from V cameras, as the viewer and ns-render show them.
+
+        Args:
+            scene: From `scene`.
+            labels: Cameras, for example from `orbit`.
+            outputs: Names of outputs. Colours are RGB in 0..1; depth is the distance from the
+                camera in object-world units; accumulation is the foreground's opacity; normals are
+                (n + 1) / 2 in nerfstudio's world.
+            size: Side of the images in pixels; None is the size that the run was trained for.
+            backdrop: What stands behind the foreground; None is the Scene's own background in rgb
+                and white in foreground.
+        """
+        side = size or self.settings.image_resolution
+        shown = None if "normals" in outputs else "rgb"
+        renderer = SceneOutputs(self.generator, scene, backdrop or Backdrop(), shown)
+        found: dict[str, list[Tensor]] = {name: [] for name in outputs}
+        for label in labels.split(1):
+            camera = labels_to_cameras(label, side, side)
+            image = renderer.camera(camera, chunk=self.settings.eval_num_rays_per_chunk)
+            for name, images in found.items():
+                images.append(image[name])
+        return {name: torch.stack(images) for name, images in found.items()}
+
+
+def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
+    """Loads the newest whole checkpoint of a run for inference.
+
+    The checkpoint is read as data (``weights_only=True``). config.yml is not: nerfstudio writes
+    Python objects into it, and reading it can run code, so open only runs whose origin you trust.
+
+    Args:
+        path: A run's config.yml, or the folder that holds it.
+        device: Where to put the model; None is a CUDA device if there is one, else the CPU.
+
+    Raises:
+        ValueError: If there is no such run, it is not one of this package's methods, or no
+            checkpoint of it can be read or fits the configuration.
+    """
+    config_path = _config_path(Path(path).expanduser())
+    config = read_config(config_path)
+    folder = config_path.parent
+    # A run's checkpoints lie beside its config.yml, wherever both were moved to since.
+    inside = folder / config.relative_model_dir.name
+    found = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
+    settings = config.pipeline.model
+    box = torch.tensor(settings.field.box) / 2
+    model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
+    state = {
+        name.removeprefix(MODEL_PREFIX): value
+        for name, value in found.state["pipeline"].items()
+        if name.startswith(MODEL_PREFIX)
+    }
+    try:
+        check_fits(model, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.path}: {error}") from None
+    model.load_state_dict(state, strict=True)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device).eval().requires_grad_(False)
+    return Run(folder.absolute(), config, model, found.path.absolute(), int(found.state["step"]))
+
+
+def _config_path(path: Path) -> Path:
+    if path.is_dir():
+        path = path / CONFIG_NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: no such file; give the {CONFIG_NAME} that training wrote, or its folder"
+        )
+    return path
+
+
+def read_config(path: Path) -> TrainerConfig:
+    """The configuration that a config.yml holds; reading one can run code, as in nerfstudio.
+
+    Raises:
+        ValueError: If the file is not YAML, or not the configuration of one of this package's
+            methods.
+    """
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path}: not a configuration that this version can read ({reason})"
+        ) from error
+    if not isinstance(config, TrainerConfig) or not isinstance(
+        getattr(config.pipeline, "model", None), GanModelConfig
+    ):
+        raise ValueError(f"{path}: not the configuration of a gan3d method")
+    return config

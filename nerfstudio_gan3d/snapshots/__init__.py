@@ -1,0 +1,1 @@
+"""Published official weights: what their tensors are called here."""

@@ -1,0 +1,99 @@
+"""Tensor names of official EG3D and BallGAN generators, and their places in a `Generator`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Place(NamedTuple):
+    """Where an official tensor lies in a `Generator`'s state dict."""
+
+    name: str
+    """Name of our tensor."""
+    rows: slice = slice(None)
+    """The part of our tensor's first dimension that it is; ``slice(None)`` is all of it."""
+
+
+# Longer prefixes stand before the prefixes that they begin with.
+_PREFIXES = (
+    ("backbone.synthesis.", "field.synthesis."),
+    ("backbone.mapping.", "mapping."),
+    ("superresolution.", "superresolution."),
+    ("decoder.net.0.", "field.decoder.hidden."),
+    ("decoder.net.2.", "field.decoder.out."),
+    ("BG_mapping.", "background_mapping."),
+    ("BG_Net.fc_in.", "background.layers.0."),
+    ("BG_Net.feat_out.", "background.out."),
+)
+_BACKGROUND_BLOCK = re.compile(r"BG_Net\.blocks\.(\d+)\.(.+)")
+# BallGAN has two output layers where EG3D and this project have one, whose row 0 is the density.
+_SPLIT_DECODER = {"decoder.sigma_out.": slice(0, 1), "decoder.rgb_out.": slice(1, None)}
+
+
+def place(official: str) -> Place | None:
+    """Where the official tensor of this name goes; None for tensors that no output depends on.
+
+    Raises ValueError for a name that is not of an EG3D or BallGAN generator.
+    """
+    if official == "dataset_label_std":
+        return None
+    if official.startswith("BG_Net.") and official.endswith("resample_filter"):
+        # The background's 1x1 convolutions carry the filter of their class and never resample.
+        return None
+    for prefix, rows in _SPLIT_DECODER.items():
+        if official.startswith(prefix):
+            return Place("field.decoder.out." + official.removeprefix(prefix), rows)
+    if block := _BACKGROUND_BLOCK.fullmatch(official):
+        return Place(f"background.layers.{int(block[1]) + 1}.{block[2]}")
+    for prefix, own in _PREFIXES:
+        if official.startswith(prefix):
+            return Place(own + official.removeprefix(prefix))
+    raise ValueError(
+        f"tensor {official}: not a name of an official EG3D or BallGAN generator; "
+        "give the state of G or G_ema"
+    )
+
+
+def generator_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a `Generator` with these weights.
+
+    The generator needs the representation triplane, the conventions reference and pose conditioning.
+
+    Args:
+        official: all tensors of an official generator under their official names. BallGAN's
+            background must be the released ``ver1``.
+
+    Raises:
+        ValueError: a name of another network, or BallGAN's background ``ver0``, which mixes its
+            latent in without styles.
+    """
+    if "BG_Net.fc_in.weight" in official and "BG_Net.fc_in.affine.weight" not in official:
+        raise ValueError(
+            "BG_Net.fc_in has no affine layer: this is BallGAN's background ver0; only ver1 can be "
+            "loaded"
+        )
+    parts: dict[str, list[tuple[int, Tensor]]] = {}
+    for name, value in official.items():
+        found = place(name)
+        if found is None:
+            continue
+        if found.name.startswith("background.") and value.ndim == 4:
+            value = value.flatten(1)
+        parts.setdefault(found.name, []).append((found.rows.start or 0, value))
+    state = {
+        name: torch.cat([value for _, value in sorted(pieces, key=lambda piece: piece[0])])
+        if len(pieces) > 1
+        else pieces[0][1]
+        for name, pieces in parts.items()
+    }
+    if "superresolution.block0.resample_filter" in state:
+        # 512 px models lack the top-level copy of the filter, which is one constant everywhere.
+        state.setdefault(
+            "superresolution.resample_filter", state["superresolution.block0.resample_filter"]
+        )
+    return state

@@ -1,0 +1,258 @@
+"""Each kind of bad data gives one sentence that names the file and the value."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nerfstudio_gan3d.data.check import check_set
+from nerfstudio_gan3d.data.dataset import DataError, ImageSet
+from tests.data.sets import encode, files, image, write_folder, write_zip
+
+JSON = "images/dataset.json"
+LAST = "00000/img00000005.png"
+Content = dict[str, bytes]
+
+
+def edit_labels(content: Content, change: Callable[[list], object]) -> None:
+    value = json.loads(content[JSON])
+    change(value["labels"])
+    content[JSON] = json.dumps(value).encode()
+
+
+def set_value(position: int, value: object) -> Callable[[Content], None]:
+    def change(content: Content) -> None:
+        edit_labels(content, lambda entries: entries[5][1].__setitem__(position, value))
+
+    return change
+
+
+def put(name: str, data: bytes) -> Callable[[Content], None]:
+    return lambda content: content.__setitem__(name, data)
+
+
+def drop(name: str) -> Callable[[Content], None]:
+    return lambda content: content.__delitem__(name)
+
+
+def flip_rotation(content: Content) -> None:
+    def change(entries: list) -> None:
+        for position in (0, 4, 8):
+            entries[5][1][position] *= -1
+
+    edit_labels(content, change)
+
+
+def only_labels(content: Content) -> None:
+    for name in [n for n in content if n.endswith(".png")]:
+        del content[name]
+
+
+PNG = encode(image(5))
+ID_7 = np.full((8, 8), 7, np.uint8)
+
+# Each row: what is wrong, how to make it so, the words that the sentence must have.
+BAD = [
+    ("malformed JSON", put(JSON, b'{"labels": [\n["a.png" 3]]}'),
+     [JSON, "malformed JSON at line 2, column 10"]),
+    ("JSON that is not text", put(JSON, b"\xff\xfe\x00"), [JSON, "malformed JSON"]),
+    ("JSON nested too deep", put(JSON, b"[" * 200_000), [JSON, "malformed JSON"]),
+    ("JSON without labels", put(JSON, b'{"images": []}'), [JSON, 'has no "labels"']),
+    ("labels of another type", put(JSON, b'{"labels": {"a": 1}}'), [JSON, "expected a list"]),
+    ("an entry of another form", lambda c: edit_labels(c, lambda e: e.append(["x.png"])),
+     [JSON, "entry 6", "x.png"]),
+    ("an image without a label", lambda c: edit_labels(c, lambda e: e.pop()),
+     [JSON, "no label for the image", LAST]),
+    ("a label without an image", lambda c: edit_labels(c, lambda e: e.append(["x.png", e[0][1]])),
+     [JSON, "a label for 'x.png'", "no such image"]),
+    ("a label that climbs out", lambda c: edit_labels(c, lambda e: e.append(["../x.png", e[0][1]])),
+     [JSON, "'../x.png'", "no such image"]),
+    ("two labels for an image", lambda c: edit_labels(c, lambda e: e.append(e[5])),
+     [JSON, "two labels for the image", LAST]),
+    ("a class number for a label", lambda c: edit_labels(c, lambda e: e[5].__setitem__(1, 3)),
+     [JSON, LAST, "is 3", "expected 25 numbers"]),
+    ("a label too short", lambda c: edit_labels(c, lambda e: e[5][1].pop()),
+     [JSON, LAST, "has 24 numbers", "expected 25"]),
+    ("a NaN", set_value(3, float("nan")), [JSON, LAST, "not finite", "nan"]),
+    ("an infinity", set_value(7, float("inf")), [JSON, LAST, "not finite", "inf"]),
+    ("a number as text", set_value(0, "1.0"), [JSON, LAST, "'1.0'", "expected numbers"]),
+    ("a number too large", set_value(0, 10**400), [JSON, "too large"]),
+    ("a rotation that is not one", set_value(0, 2.5),
+     [JSON, LAST, "rotation that is not one", "2.5"]),
+    ("a reflection", flip_rotation, [JSON, LAST, "rotation that is not one", "right-handed"]),
+    ("a wrong last row", set_value(15, 2.0), [JSON, LAST, "last matrix row", "2."]),
+    ("a negative focal length", set_value(16, -1.5), [JSON, LAST, "focal length", "-1.5"]),
+    ("a focal length of zero", set_value(20, 0), [JSON, LAST, "focal length", "0."]),
+    ("intrinsics in pixels", set_value(18, 256), [JSON, LAST, "divide the intrinsics", "256"]),
+    ("skewed intrinsics", set_value(17, 0.2), [JSON, LAST, "skewed", "0.2"]),
+    ("an empty set", only_labels, ["no images"]),
+    ("dataset.json elsewhere", put("a/b/dataset.json", b"{}"), None),
+    ("an image that is none", put("images/" + LAST, b"hello"), [LAST, "not a readable image"]),
+    ("a truncated image", put("images/" + LAST, PNG[:-30]), [LAST, "truncated or damaged"]),
+    ("an image that is not square", put("images/" + LAST, encode(image(5)[:6])),
+     [LAST, "8 x 6 pixels", "square"]),
+    ("mixed sizes", put("images/" + LAST, encode(image(5, 16))), [LAST, "16 pixels", "has 8"]),
+    ("a 16-bit image", put("images/" + LAST, encode(np.ones((8, 8), np.uint16))), [LAST, "8 bits"]),
+    ("an image far too large", put("images/" + LAST, encode(np.zeros((1, 9000), np.uint8))),
+     [LAST, "9000 x 1", "8192"]),
+    ("two images of one name", put("images/" + LAST.replace("png", "webp"), PNG),
+     ["two images of one name", LAST]),
+    ("a missing mask", drop("mask/" + LAST), ["mask", LAST, "matched by name"]),
+    ("a missing label map", drop("label/" + LAST), ["label", LAST, "matched by name"]),
+    ("a mask of another size", put("mask/" + LAST, encode(np.zeros((4, 8), np.uint8))),
+     ["mask", LAST, "8 x 4", "8 x 8"]),
+    ("a coloured mask", put("mask/" + LAST, encode(image(5))), ["mask", LAST, "coloured"]),
+    ("depth with 8 bits", put("depth/" + LAST, encode(ID_7)), ["depth", LAST, "16-bit"]),
+    ("depth of another size", put("depth/" + LAST, encode(np.zeros((9, 9), np.uint16))),
+     ["depth", LAST, "9 x 9"]),
+    ("a class id out of range", put("label/" + LAST, encode(ID_7)),
+     ["label", LAST, "class id 7", "3 classes"]),
+    ("a coloured label map", put("label/" + LAST, encode(image(5))), ["label", LAST, "mode RGB"]),
+    ("malformed meta.json", put("meta.json", b"{"), ["meta.json", "malformed JSON"]),
+    ("classes that are no list", put("meta.json", b'{"classes": 6}'),
+     ["meta.json", '"classes"', "6"]),
+    ("a palette of another length", put("meta.json", b'{"classes": ["a"], "palette": []}'),
+     ["meta.json", '"palette"']),
+    ("an image without its object",
+     put("meta.json", json.dumps({"images": [{"file": "x.png", "object": 0}]}).encode()),
+     ["meta.json", "object", "00000/img00000000.png"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("container", ["folder", "zip"])
+@pytest.mark.parametrize(("change", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_content(
+    tmp_path: Path, container: str, change: Callable[[Content], None], words: list[str] | None
+):
+    content = files()
+    change(content)
+    if words is None:
+        del content[JSON]
+        words = ["a/b/dataset.json", "must lie at the top"]
+    if container == "zip":
+        path = write_zip(tmp_path / "set.zip", content)
+    else:
+        path = write_folder(tmp_path / "set", content)
+    with pytest.raises(DataError) as caught:
+        check_set(ImageSet(path))
+    message = str(caught.value)
+    for word in [str(path), *words]:
+        assert word in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_the_same_content_unchanged_is_accepted(tmp_path: Path):
+    assert check_set(ImageSet(write_folder(tmp_path / "set", files()))).count == 6
+
+
+def test_missing_path_and_other_files(tmp_path: Path):
+    with pytest.raises(DataError, match="nowhere: no such file or folder; give a folder or a zip"):
+        ImageSet(tmp_path / "nowhere")
+    text = tmp_path / "text.txt"
+    text.write_text("hello")
+    with pytest.raises(DataError, match=r"text.txt: neither a folder nor a zip file"):
+        ImageSet(text)
+
+
+def test_number_of_classes_can_be_given(tmp_path: Path):
+    images = ImageSet(write_folder(tmp_path / "set", files()))
+    with pytest.raises(DataError, match="class id 2 is out of range; there are 2 classes, 0 to 1"):
+        check_set(images, num_classes=2)
+    assert check_set(images, num_classes=3).class_ids == (0, 1, 2)
+    with pytest.raises(DataError, match="num_classes = 0: give 1 to 256"):
+        check_set(images, num_classes=0)
+
+
+@pytest.mark.parametrize("name", ["../evil.png", "/evil.png", "a/../../evil.png", "C:/evil.png"])
+def test_zip_names_that_leave_the_archive(tmp_path: Path, name: str):
+    path = write_zip(tmp_path / "set.zip", files() | {name: PNG})
+    with pytest.raises(DataError, match=r"set.zip: the member name .*evil.png' leaves the archive"):
+        ImageSet(path)
+
+
+def test_zip_with_two_members_of_one_name(tmp_path: Path):
+    path = write_zip(tmp_path / "set.zip", files())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("meta.json", b"{}")
+    with pytest.raises(DataError, match=r"two members are called 'meta.json'"):
+        ImageSet(path)
+
+
+def test_zip_bomb_of_one_member(tmp_path: Path):
+    # 4 MB of zeros deflate about a thousandfold.
+    content = files() | {"images/zeros.png": bytes(4_000_000)}
+    path = write_zip(tmp_path / "set.zip", content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(
+        DataError, match=r"a zip bomb \(member 'images/zeros.png' unpacks \d+ bytes"
+    ):
+        ImageSet(path)
+
+
+def patch_directory(path: Path, changes: dict[int, int]) -> None:
+    """Overwrite 4-byte fields, at these offsets, of the last entry of the central directory."""
+    data = bytearray(path.read_bytes())
+    entry = data.rfind(b"PK\x01\x02")
+    for offset, value in changes.items():
+        data[entry + offset : entry + offset + 4] = value.to_bytes(4, "little")
+    path.write_bytes(data)
+
+
+def test_zip_bomb_of_overlapping_members(tmp_path: Path):
+    path = write_zip(tmp_path / "set.zip", files())
+    # Offset 20 holds the stored size: one member claims more bytes than the whole file has.
+    patch_directory(path, {20: 10_000_000})
+    with pytest.raises(DataError, match=r"a zip bomb \(members of \d+ stored bytes overlap"):
+        ImageSet(path)
+
+
+def test_zip_bomb_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # Members below 1 MB may have any ratio, so many of them need a limit on their sum.
+    monkeypatch.setattr("nerfstudio_gan3d.data.archive.MEMBER_LIMIT", 5_000_000)
+    content = {f"images/{i}.png": bytes(1_000_000) for i in range(10)}
+    path = write_zip(tmp_path / "set.zip", content, zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match=r"a zip bomb \(\d+ bytes unpack to 10000000"):
+        ImageSet(path)
+
+
+def test_a_member_that_declares_less_than_it_holds(tmp_path: Path):
+    content = {"a.png": encode(image(0, 64)), "b.png": encode(image(1, 64))}
+    path = write_zip(tmp_path / "set.zip", content)
+    # Offset 24 holds the size: reading stops there, and then the checksum does not fit.
+    patch_directory(path, {24: 100})
+    with pytest.raises(DataError, match=r"b.png: damaged in the zip"):
+        check_set(ImageSet(path))
+
+
+def test_damaged_and_encrypted_zips(tmp_path: Path):
+    path = write_zip(tmp_path / "cut.zip", files())
+    data = path.read_bytes()
+    place = data.find(PNG) + len(PNG) // 2
+    (tmp_path / "flip.zip").write_bytes(
+        data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+    )
+    with pytest.raises(DataError, match=rf"{LAST}: damaged in the zip \(Bad CRC-32"):
+        check_set(ImageSet(tmp_path / "flip.zip"))
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match=r"cut.zip: neither a folder nor a zip file"):
+        ImageSet(path)
+    locked = bytearray(data)
+    locked[locked.rfind(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(locked)
+    with pytest.raises(DataError, match=r"the member 'meta.json' is encrypted"):
+        ImageSet(tmp_path / "locked.zip")
+
+
+def test_training_gives_the_same_sentence(tmp_path: Path):
+    from nerfstudio_gan3d.data.batches import ImageBatches
+
+    content = files()
+    content["images/" + LAST] = PNG[:-30]
+    images = ImageSet(write_zip(tmp_path / "set.zip", content))
+    batches = ImageBatches(images, batch_size=6, resolution=8)
+    for _ in range(2):
+        with pytest.raises(DataError, match=rf"{LAST}: truncated or damaged"):
+            batches.batch(0)

@@ -1,0 +1,120 @@
+"""Summary, pose histogram and the two data commands."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.data.check import check_set, pose_counts, pose_histogram, pose_range
+from nerfstudio_gan3d.data.commands import data_check
+from nerfstudio_gan3d.data.dataset import DataError, ImageSet
+from tests.data.sets import encode, files, image, write_folder, write_zip
+
+
+def degrees(*values: float) -> torch.Tensor:
+    return torch.deg2rad(torch.tensor(values, dtype=torch.float64)).float()
+
+
+def test_pose_range_by_hand():
+    labels = orbit_labels(
+        degrees(-30, 90, 170), degrees(5, 45, -20), torch.tensor([1.5, 2.0, 3.0]), focal=1.25
+    )
+    found = pose_range(labels)
+    assert found.focal == (1.25, 1.25)
+    assert found.radius == pytest.approx((1.5, 3.0))
+    assert found.azimuth == pytest.approx((-30, 170), abs=1e-4)
+    assert found.elevation == pytest.approx((-20, 45), abs=1e-4)
+
+
+def test_pose_counts_by_hand():
+    labels = orbit_labels(degrees(-173, 2, 3, 100), degrees(-80, 1, 2, 50), 2.0)
+    counts = pose_counts(labels)
+    # Bins of 15 degrees: azimuth -173 is bin 0, 2 and 3 bin 12, 100 bin 18;
+    # elevation -80 is bin 0, 1 and 2 bin 6, 50 bin 9.
+    expected = np.zeros((24, 12), int)
+    expected[0, 0], expected[12, 6], expected[18, 9] = 1, 2, 1
+    np.testing.assert_array_equal(counts, expected)
+
+
+def test_histogram_shows_where_the_cameras_are(tmp_path: Path):
+    share = {}
+    for side in (-1, 1):
+        azimuth = side * degrees(*np.linspace(40, 140, 60))
+        labels = orbit_labels(azimuth, degrees(*np.linspace(5, 60, 60)), 2.0)
+        file = pose_histogram(labels, tmp_path / f"new/{side}.png")
+        with Image.open(file) as opened:
+            assert opened.format == "PNG"
+            red, green, blue = np.asarray(opened.convert("RGB")).astype(int).transpose(2, 0, 1)
+        # Cells with cameras are green to yellow, empty ones purple, everything else grey or blue.
+        filled = (green > 100) & (green - blue > 20)
+        # The map covers 7 to 58 % of the width; the scale, which has these colours too, comes next.
+        width = filled.shape[1]
+        share[side] = [
+            filled[:, int(a * width) : int(b * width)].mean()
+            for a, b in ((0.07, 0.32), (0.34, 0.58))
+        ]
+    assert share[-1][0] > 0.01
+    assert share[1][1] > 0.01
+    assert share[-1][1] == share[1][0] == 0
+
+
+def test_histogram_that_cannot_be_written(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    labels = orbit_labels(degrees(0), degrees(0), 2.0)
+    with pytest.raises(DataError, match=r"file/h.png: cannot write the pose histogram"):
+        pose_histogram(labels, tmp_path / "file" / "h.png")
+
+
+def test_summary_of_a_whole_set(tmp_path: Path):
+    path = write_folder(tmp_path / "set", files())
+    summary = check_set(ImageSet(path))
+    assert (summary.count, summary.size, summary.objects) == (6, 8, 3)
+    assert (summary.has_masks, summary.has_depth, summary.has_label_maps) == (True, True, True)
+    assert summary.class_ids == (0, 1, 2)
+    assert summary.poses is not None
+    # tests/data/sets.py: azimuth -3 to 3, elevation 0.1 to 0.7 radians, radius 2.
+    assert summary.poses.azimuth == pytest.approx((-math.degrees(3), math.degrees(3)), abs=1e-3)
+    assert summary.poses.elevation == pytest.approx(
+        (math.degrees(0.1), math.degrees(0.7)), abs=1e-3
+    )
+    text = summary.text()
+    for part in (
+        "6 images of 8 x 8 pixels, all readable",
+        "masks: yes   depth: yes   label maps: yes",
+        "classes: 0 background, 1 body, 2 wheel",
+        "objects: 3",
+        "focal length  1.5000 image widths",
+        "radius        2.0000",
+        "azimuth       -171.9 to 171.9 degrees",
+        "elevation     5.7 to 40.1 degrees",
+    ):
+        assert part in text
+
+
+def test_command_on_a_zip_of_images_alone(tmp_path: Path):
+    path = write_zip(tmp_path / "set.zip", {"a.png": encode(image(0)), "b.png": encode(image(1))})
+    text = data_check(path)
+    assert f"{path}: 2 images of 8 x 8 pixels" in text
+    assert "masks: no   depth: no   label maps: no" in text
+    assert "camera labels: no" in text
+    with pytest.raises(DataError, match="no camera labels, so there is no pose histogram"):
+        data_check(path, histogram=tmp_path / "h.png")
+    assert not (tmp_path / "h.png").exists()
+
+
+def test_command_writes_the_histogram(tmp_path: Path):
+    path = write_folder(tmp_path / "set", files())
+    text = data_check(path, histogram=tmp_path / "h.png")
+    assert text.endswith(f"pose histogram: {tmp_path / 'h.png'}")
+    assert Image.open(tmp_path / "h.png").size[0] > 500
+
+
+def test_classes_beyond_those_of_the_meta_file(tmp_path: Path):
+    content = files()
+    content["label/00000/img00000005.png"] = encode(np.full((8, 8), 4, np.uint8))
+    text = data_check(write_folder(tmp_path / "set", content), num_classes=5)
+    assert "classes: 0 background, 1 body, 2 wheel, 4" in text

@@ -1,0 +1,45 @@
+"""The decoder against its formula, and what an untrained field shows."""
+
+import math
+
+import pytest
+import torch
+
+from nerfstudio_gan3d.fields.decoder import Decoder, colour_range, initial_ball
+
+
+def test_colours_reach_a_little_beyond_zero_and_one() -> None:
+    found = colour_range(torch.tensor([-1e4, 0.0, 1e4]))
+    torch.testing.assert_close(found, torch.tensor([-0.001, 0.5, 1.001]))
+
+
+def test_decoder_is_softplus_between_two_layers() -> None:
+    decoder = Decoder(2, 3, hidden_dim=4, density_init="normal")
+    state = {name: torch.randn_like(value) for name, value in decoder.state_dict().items()}
+    decoder.load_state_dict(state)
+    feature = torch.randn(2, 5, 2)
+    # Weights are stored for a unit learning rate: they act divided by sqrt(inputs).
+    hidden = feature @ state["hidden.weight"].T / math.sqrt(2) + state["hidden.bias"]
+    hidden = torch.log1p(hidden.exp())
+    out = hidden @ state["out.weight"].T / math.sqrt(4) + state["out.bias"]
+    raw, colour = decoder(feature)
+    torch.testing.assert_close(raw, out[..., :1])
+    torch.testing.assert_close(colour, torch.sigmoid(out[..., 1:]) * 1.002 - 0.001)
+
+
+def test_density_starts_at_zero_everywhere_and_can_be_learned() -> None:
+    decoder = Decoder(4, 3)
+    raw, colour = decoder(torch.randn(2, 7, 4))
+    assert (raw == 0).all()
+    assert colour.std() > 0.01
+    raw.sum().backward()
+    gradient = decoder.out.weight.grad
+    assert gradient is not None
+    assert (gradient[0] != 0).any()
+
+
+@pytest.mark.parametrize(("radius", "raw"), [(0.0, 0.0), (0.5, -2.0), (0.25, -0.5)])
+def test_initial_ball_is_thickest_in_the_middle(radius: float, raw: float) -> None:
+    directions = torch.nn.functional.normalize(torch.randn(1, 5, 3), dim=-1)
+    found = initial_ball(directions * radius)
+    torch.testing.assert_close(found, torch.full((1, 5, 1), raw), atol=1e-5, rtol=0)
