@@ -2,10 +2,10 @@
 
 Prints one JSON object a line: milliseconds, best of ``--repeats``, of the 64 px configuration that
 the parity tests use (planes 64 px, channels min(4096 / px, 128), super-resolution 32 to 64 px). On
-a CPU they are processor time of one thread, on a GPU wall time. Without a choice of ``--modulation``
-both forms are timed. ``r1`` is a forward pass, its gradient on the images and the gradient of that.
-Each run begins with ``reference``, one 3x3 convolution of 64 channels at 64 px forward and
-backward, to compare with on another or a busier machine.
+a CPU they are processor time of one thread, on a GPU wall time. Without ``--modulation`` both forms
+are timed. ``r1`` is a forward pass, its gradient on the images and the gradient of that. Each run
+begins with ``reference``, one 3x3 convolution of 64 channels at 64 px forward and backward, to
+compare with on another or a busier machine.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ def specification(
 ) -> MethodSpecification:
     """A method as nerfstudio registers it: what `ns-train NAME` starts with.
 
-    Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores and take snapshots more often.
+    Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores and take snapshots more
+    often.
     """
     config = GanTrainerConfig(
         method_name=name,

@@ -2,10 +2,12 @@
 
 Three frames meet here:
 
-* **object world**: y up; where a generator's Scene lives. Unit: the data set's own (cars64: longest side 1).
-* **camera label**: the 25 floats of EG3D's ``dataset.json``: a row-major 4x4 camera-to-world matrix in the
-  OpenCV convention (x right, y down, z forward) in the object world, then a row-major 3x3 intrinsics matrix
-  normalised by the image size.
+* **object world**: y up; where a generator's Scene lives. Unit: the data set's own (cars64: longest
+side 1).
+* **camera label**: the 25 floats of EG3D's ``dataset.json``: a row-major 4x4 camera-to-world matrix
+in the
+  OpenCV convention (x right, y down, z forward) in the object world, then a row-major 3x3
+  intrinsics matrix normalised by the image size.
 * **nerfstudio world**: z up, OpenGL cameras (x right, y up, z backward).
 
 All three are right-handed. Angles are radians unless a name ends in ``_deg``.
@@ -60,12 +62,12 @@ def make_intrinsics(focal: float, count: int) -> Float[Tensor, "b 3 3"]:
     return matrix.expand(count, 3, 3)
 
 
-def look_at(
-    position: Float[Tensor, "b 3"], target: Float[Tensor, "b 3"]
-) -> Float[Tensor, "b 4 4"]:
-    """OpenCV camera-to-world matrices that look from ``position`` to ``target`` with y up in the world.
+def look_at(position: Float[Tensor, "b 3"], target: Float[Tensor, "b 3"]) -> Float[Tensor, "b 4 4"]:
+    """OpenCV camera-to-world matrices that look from ``position`` to ``target`` with y up in the
+    world.
 
-    A camera that looks straight up or down has no defined roll; there the image's right is world +x.
+    A camera that looks straight up or down has no defined roll; there the image's right is world
+    +x.
     """
     forward = torch.nn.functional.normalize(target - position, dim=-1)
     up = torch.tensor([0.0, 1.0, 0.0], device=position.device, dtype=position.dtype)
@@ -82,7 +84,8 @@ def look_at(
 def orbit_positions(
     azimuth: Float[Tensor, "b"], elevation: Float[Tensor, "b"], radius: Float[Tensor, "b"] | float
 ) -> Float[Tensor, "b 3"]:
-    """Points on a sphere about the origin: azimuth 0 is +z (the front), +90 degrees is +x; y is up."""
+    """Points on a sphere about the origin: azimuth 0 is +z (the front), +90 degrees is +x; y is
+    up."""
     direction = torch.stack(
         [
             azimuth.sin() * elevation.cos(),
@@ -133,8 +136,8 @@ def camera_angles(
 def mirror_labels(labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
     """Cameras of the horizontally flipped images: the pose mirrored at the plane x = 0.
 
-    ``pose' = F pose F`` with ``F = diag(-1, 1, 1, 1)`` (EG3D's own mirroring of FFHQ), and the principal
-    point mirrored: ``cx' = 1 - cx``, skew negated.
+    ``pose' = F pose F`` with ``F = diag(-1, 1, 1, 1)`` (EG3D's own mirroring of FFHQ), and the
+    principal point mirrored: ``cx' = 1 - cx``, skew negated.
     """
     sign = torch.ones(LABEL_SIZE, device=labels.device, dtype=labels.dtype)
     # Entries [0,1], [0,2], [1,0], [2,0], [0,3] of the pose and the skew change their sign.
@@ -147,7 +150,8 @@ def mirror_labels(labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
 def pixel_rays(
     labels: Float[Tensor, "b 25"], height: int, width: int
 ) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b r 3"]]:
-    """Origins and unit directions of the rays through all pixel centres, row by row (r = height * width).
+    """Origins and unit directions of the rays through all pixel centres, row by row (r = height *
+    width).
 
     For a pixel (u, v) in image units, the camera-space point is
     ``((u - cx + cy s / fy - s v / fy) / fx, (v - cy) / fy, 1)`` (s is the skew).
@@ -197,7 +201,8 @@ def labels_to_cameras(labels: Float[Tensor, "b 25"], width: int, height: int) ->
 
 
 def cameras_to_labels(cameras: Cameras) -> Float[Tensor, "b 25"]:
-    """Camera labels of (a flat batch of) nerfstudio perspective cameras; the inverse of `labels_to_cameras`."""
+    """Camera labels of (a flat batch of) nerfstudio perspective cameras; the inverse of
+    `labels_to_cameras`."""
     poses = cameras.camera_to_worlds.reshape(-1, 3, 4)
     rotation = object_to_nerfstudio(poses.device).to(poses)
     cam2world = torch.eye(4, device=poses.device, dtype=poses.dtype).repeat(len(poses), 1, 1)
@@ -219,7 +224,8 @@ class PosePrior:
     """Distribution of cameras over a section of a sphere, for image sets without camera labels."""
 
     kind: Literal["uniform", "gaussian"] = "uniform"
-    """uniform: even over the section's surface; gaussian: mean at the middle, the half width is two sigma."""
+    """uniform: even over the section's surface; gaussian: mean at the middle, the half width is two
+    sigma."""
     azimuth_deg: tuple[float, float] = (-180.0, 180.0)
     """Smallest and largest azimuth in degrees; 0 stands in front (+z), 90 at +x."""
     elevation_deg: tuple[float, float] = (3.0, 40.0)
@@ -235,7 +241,9 @@ class PosePrior:
         for name in ("azimuth_deg", "elevation_deg"):
             low, high = getattr(self, name)
             if low > high:
-                raise ValueError(f"pose prior {name} = ({low}, {high}): the first must not be larger")
+                raise ValueError(
+                    f"pose prior {name} = ({low}, {high}): the first must not be larger"
+                )
         if not (-90 < self.elevation_deg[0] and self.elevation_deg[1] < 90):
             raise ValueError(
                 f"pose prior elevation_deg = {self.elevation_deg}: stay between -90 and 90 degrees"

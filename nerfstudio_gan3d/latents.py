@@ -67,8 +67,8 @@ def make_condition(
 def request_latents(generator: Generator, request: SceneRequest) -> Latents:
     """Latents w of a request: seeds mapped and truncated, then interpolated, then mixed by level.
 
-    Interpolation is linear in w, where the path between two things stays plausible. Raises ValueError for
-    a level that the generator does not have.
+    Interpolation is linear in w, where the path between two things stays plausible. Raises
+    ValueError for a level that the generator does not have.
     """
 
     label = None

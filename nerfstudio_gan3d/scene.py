@@ -1,7 +1,7 @@
 """The nouns that every method shares: Condition, Scene, Field, Background, FieldSamples.
 
-A generator turns a `Condition` into a `Scene`; renderer, losses, viewer, evaluation and exporters consume
-Scenes and never ask which method made one.
+A generator turns a `Condition` into a `Scene`; renderer, losses, viewer, evaluation and exporters
+consume Scenes and never ask which method made one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Condition:
     z_background: Float[Tensor, "b z_dim"] | None = None
     """Latent of the background; None for methods without one."""
     camera_label: Float[Tensor, "b 25"] | None = None
-    """Conditioning pose of the generator (not the pose it is rendered from); None is the neutral pose."""
+    """Conditioning pose of the generator (not the pose it is rendered from); None is the neutral
+    pose."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class FieldSamples:
     raw_density: Float[Tensor, "b n 1"]
     """Density before its activation (`activate_density`)."""
     features: Float[Tensor, "b n f"]
-    """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are RGB."""
+    """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are
+    RGB."""
     label_logits: Float[Tensor, "b n c"] | None = None
     """Unnormalised class scores of methods that know labels."""
 
 
 def activate_density(raw: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[Tensor, "*shape"]:
-    """``scale * softplus(raw - 1)``: volume density per unit length, >= 0 (mip-NeRF, EG3D: scale 1)."""
+    """``scale * softplus(raw - 1)``: volume density per unit length, >= 0 (mip-NeRF, EG3D: scale
+    1)."""
     return scale * torch.nn.functional.softplus(raw - 1)
 
 
@@ -98,8 +101,8 @@ class Scene:
     batch_size: int
     background: Background | None = None
     density_scale: float = 1.0
-    """Factor of the density's activation. Objects of a few tenths of a unit need densities of ten and more;
-    a scale of that size lets networks with outputs near one express them."""
+    """Factor of the density's activation. Objects of a few tenths of a unit need densities of ten
+    and more; a scale of that size lets networks with outputs near one express them."""
     style: Float[Tensor, "b w_dim"] | None = None
     """Latent that a super-resolution stage needs; None where there is none."""
 

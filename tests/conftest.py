@@ -7,6 +7,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Every annotated function and dataclass of the library checks its arguments and its result. The
@@ -16,6 +17,10 @@ install_import_hook("nerfstudio_gan3d", "beartype.beartype")
 import torch
 
 torch.set_num_threads(1)
+
+# The same examples in every run, and no limit on the time of one: a busy machine is not a defect.
+settings.register_profile("project", deadline=None, derandomize=True, database=None)
+settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

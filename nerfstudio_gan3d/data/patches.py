@@ -1,4 +1,5 @@
-"""Patches: whole images at reduced size, or crops at full size, and the cameras that see just them."""
+"""Patches: whole images at reduced size, or crops at full size, and the cameras that see just
+them."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ class PatchPlan:
     ) -> PatchPlan:
         """The first ``share`` of the batch is cropped at uniform places, the rest is whole.
 
-        Crops come first in a batch on purpose: minibatch statistics compare images i, i + B/G, ..., so that
-        with a share of 1/2 every group sees both kinds in the same proportion, for reals and for fakes.
+        Crops come first in a batch on purpose: minibatch statistics compare images i, i + B/G, ...,
+        so that with a share of 1/2 every group sees both kinds in the same proportion, for reals
+        and for fakes.
         """
         cropped = torch.arange(batch, device=device) < round(share * batch)
         offset = torch.randint(0, image_size - patch_size + 1, (batch, 2), device=device)

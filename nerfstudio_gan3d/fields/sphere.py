@@ -1,4 +1,5 @@
-"""BallGAN's background: an opaque sphere around the world, one query per ray (arXiv 2301.09091, 3.2)."""
+"""BallGAN's background: an opaque sphere around the world, one query per ray (arXiv 2301.09091,
+3.2)."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from nerfstudio_gan3d.networks.ops import FullyConnected
 def sphere_distance(
     origins: Float[Tensor, "b r 3"], directions: Float[Tensor, "b r 3"], radius: float
 ) -> Float[Tensor, "b r 1"]:
-    """Distance along unit-length rays to the far intersection with the sphere about the world origin.
+    """Distance along unit-length rays to the far intersection with the sphere about the world
+    origin.
 
-    With the camera inside, ``t = -<o, d> + sqrt(R^2 - |o|^2 + <o, d>^2)`` is the only one in front of it.
-    From outside, a ray that misses takes its point nearest to the sphere.
+    With the camera inside, ``t = -<o, d> + sqrt(R^2 - |o|^2 + <o, d>^2)`` is the only one in front
+    of it. From outside, a ray that misses takes its point nearest to the sphere.
     """
     along = (origins * directions).sum(-1, keepdim=True)
     inside = radius**2 - origins.square().sum(-1, keepdim=True) + along.square()
@@ -46,10 +48,11 @@ def fourier_features(
 
 
 class StyledLayer(nn.Module):
-    """Fully connected layer whose weight is scaled by a style (StyleGAN2's modulation without space).
+    """Fully connected layer whose weight is scaled by a style (StyleGAN2's modulation without
+    space).
 
-    ``W' = W * s``, then each output's weights are brought to unit length (demodulation) or, for the last
-    layer, divided by sqrt(in).
+    ``W' = W * s``, then each output's weights are brought to unit length (demodulation) or, for the
+    last layer, divided by sqrt(in).
     """
 
     def __init__(self, in_dim: int, out_dim: int, w_dim: int, demodulate: bool = True) -> None:
@@ -75,9 +78,10 @@ class StyledLayer(nn.Module):
 class SphereBackground(nn.Module):
     """Colour features of the sphere's inside, from the direction alone and a background latent.
 
-    corrected encodes the unit vector from the sphere's centre to the point that a ray hits, which is
-    continuous all around. reference encodes (theta, phi) / 2 pi as published: there the first octave has
-    period two, so phi = 0 and phi = 2 pi get different codes and a seam runs along the +z half-plane.
+    corrected encodes the unit vector from the sphere's centre to the point that a ray hits, which
+    is continuous all around. reference encodes (theta, phi) / 2 pi as published: there the first
+    octave has period two, so phi = 0 and phi = 2 pi get different codes and a seam runs along the
+    +z half-plane.
     """
 
     def __init__(

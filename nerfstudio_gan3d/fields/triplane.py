@@ -1,4 +1,5 @@
-"""Tri-plane field: three feature planes made by a StyleGAN2 synthesis network (EG3D, section 3.2)."""
+"""Tri-plane field: three feature planes made by a StyleGAN2 synthesis network (EG3D, section
+3.2)."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from nerfstudio_gan3d.fields.gather import gather_rows
 from nerfstudio_gan3d.networks.stylegan2 import SynthesisNetwork
 from nerfstudio_gan3d.scene import FieldSamples
 
-# Object-world axes that run along the width and the height of each plane. EG3D's released code projects its
-# third plane on (z, x), which repeats the second one transposed; official weights depend on it.
+# Object-world axes that run along the width and the height of each plane. EG3D's released code
+# projects its third plane on (z, x), which repeats the second one transposed; official weights
+# depend on it.
 PLANE_AXES = {
     "corrected": ((0, 1), (0, 2), (2, 1)),
     "reference": ((0, 1), (0, 2), (2, 0)),
@@ -28,9 +30,9 @@ def sample_planes(
 ) -> Float[Tensor, "b n c"]:
     """Mean over the three planes of their bilinearly sampled features.
 
-    Positions are in sides of the box, [-0.5, 0.5] inside. One on the box's face maps to a plane's outer border
-    (align_corners=False); outside, a plane contributes zero. Differentiable in the planes, and in
-    the positions where they ask for it, which takes the slower way on a CPU.
+    Positions are in sides of the box, [-0.5, 0.5] inside. One on the box's face maps to a plane's
+    outer border (align_corners=False); outside, a plane contributes zero. Differentiable in the
+    planes, and in the positions where they ask for it, which takes the slower way on a CPU.
     """
     if planes.device.type == "cpu" and not positions.requires_grad:
         return _sample_rows(planes, positions, axes)
@@ -61,15 +63,16 @@ def _sample_rows(
     positions: Float[Tensor, "b n 3"],
     axes: tuple[tuple[int, int], ...],
 ) -> Float[Tensor, "b n c"]:
-    """The same as twelve weighted rows of one table: four texels of each plane, padded by a zero border."""
+    """The same as twelve weighted rows of one table: four texels of each plane, padded by a zero
+    border."""
     batch, _, channels, size, width = planes.shape
     if size != width:
         raise ValueError(f"planes have {size} x {width} texels: they must be square")
     side = size + 2
     table = torch.nn.functional.pad(planes, (1, 1, 1, 1)).permute(0, 1, 3, 4, 2)
     count = positions.shape[1]
-    # A texel's centre lies at (i + 0.5) / size; the padding shifts it by one. Beyond the border all is zero,
-    # so positions may be moved to it.
+    # A texel's centre lies at (i + 0.5) / size; the padding shifts it by one. Beyond the border all
+    # is zero, so positions may be moved to it.
     texel = (positions.detach() * size + (size + 1) / 2).clamp(0, size + 1)
     texel = texel.reshape(-1, 3).t().contiguous()  # [3, B * N]
     low = texel.floor().clamp(max=size)
@@ -119,14 +122,18 @@ class TriPlane(nn.Module):
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
-            w_dim, plane_size, 3 * plane_channels, channel_base=channel_base, channel_max=channel_max
+            w_dim,
+            plane_size,
+            3 * plane_channels,
+            channel_base=channel_base,
+            channel_max=channel_max,
         )
         self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
         self.num_ws: int = self.synthesis.num_ws
         self.axes = PLANE_AXES[conventions]
         self.ball = ball
 
-    def prepare(self, ws: Float[Tensor, "b l w"]) -> Float[Tensor, "b 3 c h w"]:
+    def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> Float[Tensor, "b 3 c h w"]:
         """The planes; all that a Scene needs to keep."""
         return self.synthesis(ws).unflatten(1, (3, -1))
 

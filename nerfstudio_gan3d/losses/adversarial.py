@@ -30,22 +30,21 @@ def r1_penalty(
 ) -> Float[Tensor, "b"]:
     """Squared gradient norm of D at real images, summed over its inputs, one value an image.
 
-    ``sum_k |d sum D(x) / d x_k|^2`` (Mescheder et al. 2018, eq. 9; the loss is gamma / 2 times its mean).
-    A dual discriminator is penalised on both of its resolutions (EG3D, supplement). The result is
-    differentiable with respect to the discriminator's parameters.
+    ``sum_k |d sum D(x) / d x_k|^2`` (Mescheder et al. 2018, eq. 9; the loss is gamma / 2 times its
+    mean). A dual discriminator is penalised on both of its resolutions (EG3D, supplement). The
+    result is differentiable with respect to the discriminator's parameters.
     """
     gradients = torch.autograd.grad(real_logits.sum(), list(inputs), create_graph=True)
     return torch.stack([g.float().square().sum((1, 2, 3)) for g in gradients]).sum(0)
 
 
-def camera_loss(
-    estimate: Float[Tensor, "b 3"], labels: Float[Tensor, "b 25"]
-) -> Float[Tensor, ""]:
-    """Mean squared distance between estimated and true directions from the world's origin to the camera.
+def camera_loss(estimate: Float[Tensor, "b 3"], labels: Float[Tensor, "b 25"]) -> Float[Tensor, ""]:
+    """Mean squared distance between estimated and true directions from the world's origin to the
+    camera.
 
-    The true direction is the unit vector to the camera's centre. The discriminator is trained with it on real
-    images, the generator on its own (pi-GAN, Chan et al. 2021, section 3.3, with a direction in the place of
-    two angles, which have a jump where they wrap around).
+    The true direction is the unit vector to the camera's centre. The discriminator is trained with
+    it on real images, the generator on its own (pi-GAN, Chan et al. 2021, section 3.3, with a
+    direction in the place of two angles, which have a jump where they wrap around).
     """
     direction = torch.nn.functional.normalize(labels[:, [3, 7, 11]], dim=-1)
     return (estimate - direction).square().sum(-1).mean()
@@ -72,8 +71,8 @@ def hand_over(
 ) -> Float[Tensor, ""]:
     """A scalar that equals ``loss`` and whose gradient on ``images`` is ``gradients``.
 
-    The discriminator has seen ``images`` once, detached; its gradient on them is known without a second
-    forward pass. This returns it to the generator's graph, so that one backward pass of the summed losses
-    serves both players and neither sends a gradient into the other's parameters.
+    The discriminator has seen ``images`` once, detached; its gradient on them is known without a
+    second forward pass. This returns it to the generator's graph, so that one backward pass of the
+    summed losses serves both players and neither sends a gradient into the other's parameters.
     """
     return _HandOver.apply(loss.detach(), [g.detach() for g in gradients], *images)

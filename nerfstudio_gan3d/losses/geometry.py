@@ -12,8 +12,8 @@ from nerfstudio_gan3d.scene import Field
 def background_loss(transmittance: Float[Tensor, "b r 1"]) -> Float[Tensor, ""]:
     """``L_bg = mean_r min(T_bg, 1 - T_bg)``: every ray is foreground or background, none is both.
 
-    BallGAN (arXiv 2301.09091), section 3.3. ``T_bg`` is what is left of the light at the background.
-    Zero for opaque and for empty rays, 1/2 at most.
+    BallGAN (arXiv 2301.09091), section 3.3. ``T_bg`` is what is left of the light at the
+    background. Zero for opaque and for empty rays, 1/2 at most.
     """
     return torch.minimum(transmittance, 1 - transmittance).mean()
 
@@ -21,13 +21,15 @@ def background_loss(transmittance: Float[Tensor, "b r 1"]) -> Float[Tensor, ""]:
 def distortion_loss(
     weights: Float[Tensor, "b r s"], edges: Float[Tensor, "b r s+1"]
 ) -> Float[Tensor, "b r"]:
-    """mip-NeRF 360's distortion of each ray: the foreground is one compact stretch (BallGAN's L_fg).
+    """mip-NeRF 360's distortion of each ray: the foreground is one compact stretch (BallGAN's
+    L_fg).
 
-    ``sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i`` with midpoints ``m`` and lengths ``d`` of the
-    sorted intervals (Barron et al. 2022, eq. 15). Written with running sums, so it costs O(s) instead of
-    O(s^2): for sorted m the double sum is ``2 sum_i w_i (m_i W_i - M_i)``, where W_i and M_i are the sums
-    of w and w m over the intervals before i. BallGAN's released code takes sigmoid(raw density) of unsorted
-    samples in place of the rendering weights and half of the pair sum; this is the formula of the paper.
+    ``sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i`` with midpoints ``m`` and lengths ``d`` of
+    the sorted intervals (Barron et al. 2022, eq. 15). Written with running sums, so it costs O(s)
+    instead of O(s^2): for sorted m the double sum is ``2 sum_i w_i (m_i W_i - M_i)``, where W_i and
+    M_i are the sums of w and w m over the intervals before i. BallGAN's released code takes
+    sigmoid(raw density) of unsorted samples in place of the rendering weights and half of the pair
+    sum; this is the formula of the paper.
     """
     middle = (edges[..., 1:] + edges[..., :-1]) / 2
     length = edges[..., 1:] - edges[..., :-1]
@@ -48,9 +50,9 @@ def density_variation(
 ) -> Float[Tensor, ""]:
     """Mean |raw density(x) - raw density(x')| over random points x of the box and neighbours x'.
 
-    EG3D's density regularisation (supplement, "density regularization"): x is uniform in the Scene's box and
-    x' = x + N(0, distance^2). EG3D draws x in [-1, 1]^3 whatever its box; seven eighths of those points lie
-    outside of it, where nothing is rendered. Here they all count.
+    EG3D's density regularisation (supplement, "density regularization"): x is uniform in the
+    Scene's box and x' = x + N(0, distance^2). EG3D draws x in [-1, 1]^3 whatever its box; seven
+    eighths of those points lie outside of it, where nothing is rendered. Here they all count.
     """
     start = (torch.rand(batch_size, points, 3, device=device) - 0.5) * torch.tensor(
         box, device=device

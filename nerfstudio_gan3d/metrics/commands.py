@@ -1,4 +1,5 @@
-"""The command `gan3d evaluate`: measure a checkpoint with another evaluator than its run was set up with."""
+"""The command `gan3d evaluate`: measure a checkpoint with another evaluator than its run was set up
+with."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """BallGAN (arXiv 2301.09091): sizes and weights of its presets; the model itself is `GanModel`.
 
-The foreground is a field in a box, the background an opaque sphere around it that is looked up once per
-ray: ``phi(r) = sum_i w_i phi_i + T_bg phi_bg``. L_bg and L_fg keep them apart.
+The foreground is a field in a box, the background an opaque sphere around it that is looked up once
+per ray: ``phi(r) = sum_i w_i phi_i + T_bg phi_bg``. L_bg and L_fg keep them apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, ScheduleCon
 
 
 def ballgan() -> GanModelConfig:
-    """512 px on a GPU; sizes of the published model, with our field and with the paper's losses on."""
+    """512 px on a GPU; sizes of the published model, with our field and with the paper's losses
+    on."""
     return GanModelConfig(
         image_resolution=512,
         neural_resolution=128,
@@ -48,7 +49,8 @@ def ballgan_256() -> GanModelConfig:
 
 
 def ballgan_tiny() -> GanModelConfig:
-    """64 px on two CPU cores: small networks, direct rendering, patches of 32 px for the discriminator."""
+    """64 px on two CPU cores: small networks, direct rendering, patches of 32 px for the
+    discriminator."""
     return GanModelConfig(
         representation="triplane",
         image_resolution=64,

@@ -1,4 +1,5 @@
-"""What a generator and a discriminator are built from: plain dataclasses, changeable on the command line."""
+"""What a generator and a discriminator are built from: plain dataclasses, changeable on the command
+line."""
 
 from __future__ import annotations
 
@@ -59,13 +60,13 @@ class FieldConfig:
     initial_ball: bool = True
     """Start from a soft ball in the middle of the box."""
     box: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Sides along x, y, z of the box about the origin that holds the foreground, object-world units. No ray
-    is sampled outside of it, so a box that fits the objects saves time."""
+    """Sides along x, y, z of the box about the origin that holds the foreground, object-world
+    units. No ray is sampled outside of it, so a box that fits the objects saves time."""
     near: float = 0.0
     """Distance from the camera at which sampling starts at the earliest."""
     far: float = 0.0
-    """Distance from the camera at which sampling ends at the latest. 0: near and far are chosen so that
-    every camera of the data set sees the whole box."""
+    """Distance from the camera at which sampling ends at the latest. 0: near and far are chosen so
+    that every camera of the data set sees the whole box."""
 
 
 @dataclass
@@ -79,7 +80,8 @@ class BackgroundConfig:
     layers: int = 4
     """Modulated layers before the output."""
     octaves: int = 8
-    """Octaves of the direction's Fourier features (reference conventions: always 10, of two angles)."""
+    """Octaves of the direction's Fourier features (reference conventions: always 10, of two
+    angles)."""
     mapping_layers: int = 8
     """Layers of the background's mapping network."""
 

@@ -7,7 +7,8 @@ from nerfstudio_gan3d.models.gan import GanModelConfig
 
 
 def without_sphere(config: GanModelConfig) -> GanModelConfig:
-    """The same method where rays end in black: no sphere, no L_bg, no L_fg, the box as large as the view."""
+    """The same method where rays end in black: no sphere, no L_bg, no L_fg, the box as large as the
+    view."""
     config.background = False
     config.losses.background = 0.0
     config.losses.foreground = 0.0

@@ -49,14 +49,16 @@ class GanModelConfig(ModelConfig):
     representation: Literal["hashgrid", "triplane"] = "hashgrid"
     """What the foreground is made of: a style-modulated hash grid, or three planes."""
     conventions: Conventions = "corrected"
-    """corrected, or reference: the published code's rules, which official weights were trained with."""
+    """corrected, or reference: the published code's rules, which official weights were trained
+    with."""
     image_resolution: int = 512
     """Side of the images that are learned, pixels."""
     neural_resolution: int = 64
-    """Side of the rendered image that super-resolution takes. Equal to the image resolution: none."""
+    """Side of the rendered image that super-resolution takes. Equal to the image resolution:
+    none."""
     patch_resolution: int = 0
-    """Side of what the discriminator sees without super-resolution: whole images reduced to it, and crops
-    (schedule.crop_share). 0: the image resolution."""
+    """Side of what the discriminator sees without super-resolution: whole images reduced to it, and
+    crops (schedule.crop_share). 0: the image resolution."""
     samples: int = 48
     """Samples a ray that are spread evenly."""
     importance_samples: int = 48
@@ -88,14 +90,16 @@ class GanModelConfig(ModelConfig):
     ema_kimg: float = 10.0
     """Half-life of the moving average of the generator's weights, thousands of images."""
     ema_rampup: float = 0.05
-    """Upper limit of that half-life as a share of the images seen so far; 0 switches the limit off."""
+    """Upper limit of that half-life as a share of the images seen so far; 0 switches the limit
+    off."""
     view_radius: float = 0.0
-    """Distance of the viewer's first camera from the pivot, object-world units. 0: that of the data set's
-    cameras."""
+    """Distance of the viewer's first camera from the pivot, object-world units. 0: that of the data
+    set's cameras."""
     view_pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Point that the viewer's first camera looks at, object-world units."""
     view_focal: float = 0.0
-    """Focal length of the viewer's first camera in image sides. 0: that of the data set's cameras."""
+    """Focal length of the viewer's first camera in image sides. 0: that of the data set's
+    cameras."""
 
     @property
     def has_super_resolution(self) -> bool:
@@ -103,64 +107,61 @@ class GanModelConfig(ModelConfig):
         return self.image_resolution != self.neural_resolution
 
 
+def make_generator(config: GanModelConfig) -> Generator:
+    """A fresh generator of this configuration."""
+    return Generator(
+        config.representation,
+        config.latent,
+        config.field,
+        config.sphere if config.background else None,
+        config.super_resolution if config.has_super_resolution else None,
+        RenderSettings(config.samples, config.importance_samples, config.conventions),
+        config.neural_resolution,
+        config.image_resolution,
+    )
+
+
+def make_objective(config: GanModelConfig) -> Objective:
+    """A fresh discriminator with the losses of this configuration."""
+    settings = config.discriminator
+    seen = config.patch_resolution or config.image_resolution
+    discriminator = DualDiscriminator(
+        seen,
+        LABEL_SIZE if settings.camera_conditioning else 0,
+        dual=config.has_super_resolution,
+        channel_base=settings.channel_base,
+        channel_max=settings.channel_max,
+        mbstd_group=settings.minibatch_group,
+        conv_clamp=settings.clamp,
+        mapping_layers=settings.mapping_layers,
+        mapping_lr_multiplier=settings.lr_multiplier,
+        disc_c_noise=settings.camera_noise,
+        camera_head=config.losses.camera > 0,
+    )
+    return Objective(
+        discriminator, config.losses, config.schedule, config.ada, config.image_resolution, seen
+    )
+
+
 class GanModel(Model):
     """A generator and its moving average, and the objective that trains them.
 
-    What a user sees (viewer, evaluation, renders, exports) is the moving average, showing the Scene that
-    the viewer's controls name.
+    What a user sees (viewer, evaluation, renders, exports) is the moving average, showing the Scene
+    that the viewer's controls name.
     """
 
     config: GanModelConfig
 
     def populate_modules(self) -> None:
-        """Builds generator, discriminator and controls; raises ValueError for impossible settings."""
+        """Builds generator, discriminator and controls; raises ValueError for impossible
+        settings."""
         config = self.config
         validate(config)
-        self.generator = self.make_generator()
+        self.generator = make_generator(config)
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
-        self.objective = Objective(
-            self._make_discriminator(),
-            config.losses,
-            config.schedule,
-            config.ada,
-            config.image_resolution,
-            config.patch_resolution or config.image_resolution,
-        )
+        self.objective = make_objective(config)
         self.controls = SceneControls(self)
         self._kept: tuple[Any, Scene] | None = None
-
-    def make_generator(self) -> Generator:
-        """A fresh generator of this configuration."""
-        config = self.config
-        return Generator(
-            config.representation,
-            config.latent,
-            config.field,
-            config.sphere if config.background else None,
-            config.super_resolution if config.has_super_resolution else None,
-            RenderSettings(config.samples, config.importance_samples, config.conventions),
-            config.neural_resolution,
-            config.image_resolution,
-        )
-
-    def _make_discriminator(self) -> DualDiscriminator:
-        config = self.config.discriminator
-        seen = self.config.image_resolution
-        if not self.config.has_super_resolution:
-            seen = self.config.patch_resolution or seen
-        return DualDiscriminator(
-            seen,
-            LABEL_SIZE if config.camera_conditioning else 0,
-            dual=self.config.has_super_resolution,
-            channel_base=config.channel_base,
-            channel_max=config.channel_max,
-            mbstd_group=config.minibatch_group,
-            conv_clamp=config.clamp,
-            mapping_layers=config.mapping_layers,
-            mapping_lr_multiplier=config.lr_multiplier,
-            disc_c_noise=config.camera_noise,
-            camera_head=self.config.losses.camera > 0,
-        )
 
     def train(self, mode: bool = True) -> GanModel:
         """The moving average never trains: the viewer toggles modes between steps."""
@@ -179,9 +180,7 @@ class GanModel(Model):
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
         """Updates the moving average after every step."""
-        return [
-            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step)
-        ]
+        return [TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step)]
 
     def after_step(self, step: int) -> None:
         """Moves the average towards the generator."""
@@ -224,7 +223,9 @@ class GanModel(Model):
         self, camera: Cameras, obb_box: OrientedBox | None = None
     ) -> dict[str, Tensor]:
         """Whole images as a camera sees them, [H, W, C]."""
-        return self.scene().camera(camera.to(self.device), obb_box, self.config.eval_num_rays_per_chunk)
+        return self.scene().camera(
+            camera.to(self.device), obb_box, self.config.eval_num_rays_per_chunk
+        )
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """Colour with the foreground's opacity, so that exports leave the background out."""
@@ -234,8 +235,11 @@ class GanModel(Model):
         """Nothing: the pipeline hands the figures of a step over with its losses."""
         return {}
 
-    def get_loss_dict(self, outputs: Any, batch: Any, metrics_dict: Any = None) -> dict[str, Tensor]:
-        """Raises: a GAN's losses need images and both players; the pipeline calls `training_losses`."""
+    def get_loss_dict(
+        self, outputs: Any, batch: Any, metrics_dict: Any = None
+    ) -> dict[str, Tensor]:
+        """Raises: a GAN's losses need images and both players; the pipeline calls
+        `training_losses`."""
         raise ValueError("GAN methods train with their own pipeline (GanPipeline), not this one")
 
     def get_image_metrics_and_images(
@@ -247,7 +251,11 @@ class GanModel(Model):
 
 def validate(config: GanModelConfig) -> None:
     """Raises ValueError, naming the field, for settings that cannot work together."""
-    neural, image, patch = config.neural_resolution, config.image_resolution, config.patch_resolution
+    neural, image, patch = (
+        config.neural_resolution,
+        config.image_resolution,
+        config.patch_resolution,
+    )
     if image < neural:
         raise ValueError(
             f"model.neural_resolution = {neural} exceeds model.image_resolution = {image}: "
@@ -300,11 +308,12 @@ def validate(config: GanModelConfig) -> None:
 
 
 def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
-    """Fills in what depends on the data set's cameras and was left at 0: near, far, and the viewer's camera.
+    """Fills in what depends on the data set's cameras and was left at 0: near, far, and the
+    viewer's camera.
 
-    Near and far hold the box's circumscribed sphere for every camera. Raises ValueError where the cameras
-    and the settings do not fit together: cameras outside of the background's sphere, or a box that no
-    camera looks at.
+    Near and far hold the box's circumscribed sphere for every camera. Raises ValueError where the
+    cameras and the settings do not fit together: cameras outside of the background's sphere, or a
+    box that no camera looks at.
     """
     half = math.dist(config.field.box, (0, 0, 0)) / 2
     radius = labels[:, [3, 7, 11]].norm(dim=-1)

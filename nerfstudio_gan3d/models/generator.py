@@ -71,7 +71,8 @@ class Generator(nn.Module):
     """Latents to Scenes to images.
 
     Args:
-        latent, field, background, super_resolution: sizes; ``background=None`` is EG3D (rays end in black),
+        latent, field, background, super_resolution: sizes; ``background=None`` is EG3D (rays end in
+        black),
             ``super_resolution=None`` renders the final image directly.
         representation: hashgrid or triplane.
         settings: samples along rays and conventions.
@@ -147,26 +148,30 @@ class Generator(nn.Module):
     ) -> Latents:
         """Latents w of a condition, pulled towards their mean by truncation psi.
 
-        ``background_truncation=None`` uses the foreground's psi. Raises ValueError where the condition lacks
-        a latent that this generator needs.
+        ``background_truncation=None`` uses the foreground's psi. Raises ValueError where the
+        condition lacks a latent that this generator needs.
         """
         label = condition.camera_label
         if self.latent.pose_conditioning and label is None:
-            # The neutral pose of a model with pose conditioning, as official samplers without one give it.
+            # The neutral pose of a model with pose conditioning, as official samplers without one
+            # give it.
             label = condition.z.new_zeros(len(condition.z), LABEL_SIZE)
         ws = self.mapping(condition.z, label if self.latent.pose_conditioning else None)
         ws = truncate(ws, self.mapping.w_avg, truncation, cutoff)
         behind = None
         if self.background_mapping is not None:
             if condition.z_background is None:
-                raise ValueError("the condition has no z_background, but this generator has a sphere")
+                raise ValueError(
+                    "the condition has no z_background, but this generator has a sphere"
+                )
             psi = truncation if background_truncation is None else background_truncation
             behind = self.background_mapping(condition.z_background)
             behind = truncate(behind, self.background_mapping.w_avg, psi)
         return Latents(ws, behind)
 
     def scene(self, latents: Latents) -> Scene:
-        """The Scene of these latents; rays need no network of the generator's but the field's decoder."""
+        """The Scene of these latents; rays need no network of the generator's but the field's
+        decoder."""
         prepared = self.field.prepare(latents.foreground)
         background = None
         if self.background is not None and latents.background is not None:
@@ -196,13 +201,15 @@ class Generator(nn.Module):
     ) -> Images:
         """Images of B Scenes from V cameras; V is a multiple of B and camera i sees Scene i mod B.
 
-        ``resolution`` is the width (and height, if that is not given) of the raw image, by default the neural
-        resolution; the final image is larger by the factor of super-resolution. Raises ValueError if V is
-        not a multiple of B.
+        ``resolution`` is the width (and height, if that is not given) of the raw image, by default
+        the neural resolution; the final image is larger by the factor of super-resolution. Raises
+        ValueError if V is not a multiple of B.
         """
         scenes, cameras = scene.batch_size, len(labels)
         if cameras % scenes:
-            raise ValueError(f"{cameras} cameras for {scenes} Scenes: give a multiple of the Scenes")
+            raise ValueError(
+                f"{cameras} cameras for {scenes} Scenes: give a multiple of the Scenes"
+            )
         width = resolution or self.neural_resolution
         height = height or width
         origins, directions = (_fold(rays, scenes) for rays in pixel_rays(labels, height, width))
@@ -244,7 +251,8 @@ def alpha_map(rendering: Rendering, height: int, width: int) -> Float[Tensor, "b
 
 
 def _fold(rays: Float[Tensor, "v r 3"], scenes: int) -> Float[Tensor, "b s 3"]:
-    """Rays of all cameras that see the same Scene side by side, so that a Scene is looked up once."""
+    """Rays of all cameras that see the same Scene side by side, so that a Scene is looked up
+    once."""
     if len(rays) == scenes:
         return rays
     return rays.unflatten(0, (-1, scenes)).transpose(0, 1).flatten(1, 2)

@@ -47,8 +47,9 @@ class LossConfig:
     foreground_warmup_kimg: float = 0.0
     """Thousands of images over which that weight rises from 0."""
     camera: float = 0.0
-    """Weight of the camera loss: the discriminator learns to see where real images are taken from, and the
-    generator has to be seen from where it was rendered (pi-GAN, GRAM). Needs camera labels. 0 disables."""
+    """Weight of the camera loss: the discriminator learns to see where real images are taken from,
+    and the generator has to be seen from where it was rendered (pi-GAN, GRAM). Needs camera labels.
+    0 disables."""
     density_variation: float = 0.25
     """Weight of the density's total variation. 0 disables."""
     density_variation_interval: int = 4
@@ -76,14 +77,15 @@ class ScheduleConfig:
     blur_fade_kimg: float = 200.0
     """Over which the blur fades to none."""
     pose_swap_final: float = 0.5
-    """With pose conditioning: probability in the end that the generator is told another image's pose."""
+    """With pose conditioning: probability in the end that the generator is told another image's
+    pose."""
     pose_swap_fade_kimg: float = 1000.0
     """Over which that probability falls from 1."""
     style_mixing: float = 0.0
     """Probability that an image's fine layers take the latent of another one."""
     crop_share: float = 0.0
-    """Share of images of which the discriminator sees a crop at full resolution instead of the whole at
-    patch resolution. Needs a patch resolution below the image resolution."""
+    """Share of images of which the discriminator sees a crop at full resolution instead of the
+    whole at patch resolution. Needs a patch resolution below the image resolution."""
     crop_start_kimg: float = 0.0
     """When crops start."""
 
@@ -111,8 +113,8 @@ class AdaConfig:
 class Objective(nn.Module):
     """The discriminator, its augmentation, and the losses of a training step.
 
-    Buffers hold all that decides how training goes on (images seen, augmentation), so that a checkpoint
-    resumes exactly.
+    Buffers hold all that decides how training goes on (images seen, augmentation), so that a
+    checkpoint resumes exactly.
     """
 
     images_seen: Tensor
@@ -240,7 +242,8 @@ class Objective(nn.Module):
         behind = torch.randn_like(z) if generator.background is not None else None
         pose = None
         if generator.latent.pose_conditioning:
-            # Told its own pose every time, a generator would paint views instead of building things.
+            # Told its own pose every time, a generator would paint views instead of building
+            # things.
             fade = min(kimg / max(self.schedule.pose_swap_fade_kimg, 1e-9), 1.0)
             swap = 1 + (self.schedule.pose_swap_final - 1) * fade
             swapped = torch.rand(count, 1, device=device) < swap

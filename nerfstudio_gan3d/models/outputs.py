@@ -28,13 +28,11 @@ class Backdrop:
     """The plain colour, RGB in 0..1; also stands behind the output ``foreground``."""
 
 
-def surface_normals(
-    scene: Scene, positions: Float[Tensor, "b n 3"]
-) -> Float[Tensor, "b n 3"]:
+def surface_normals(scene: Scene, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
     """Unit vectors out of the surface: the direction in which the density falls fastest.
 
-    ``n = - grad sigma / |grad sigma|`` of the raw density, which has the same direction and does not vanish
-    where its activation saturates. Zero where the density is constant. Object world.
+    ``n = - grad sigma / |grad sigma|`` of the raw density, which has the same direction and does
+    not vanish where its activation saturates. Zero where the density is constant. Object world.
     """
     with torch.enable_grad():
         positions = positions.detach().requires_grad_()
@@ -49,7 +47,8 @@ class SceneOutputs:
     Args:
         generator: made the Scene; its super-resolution finishes whole images.
         backdrop: what stands behind the foreground.
-        shown: the only output that somebody looks at, or None for all. Normals cost a gradient per ray and are
+        shown: the only output that somebody looks at, or None for all. Normals cost a gradient per
+        ray and are
             left zero while another output is shown.
     """
 
@@ -107,7 +106,8 @@ class SceneOutputs:
             bundle = camera.generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
             return self.rays(bundle, chunk)
         height, width = int(camera.height[0, 0]), int(camera.width[0, 0])
-        # Super-resolution wants the size it was trained with; its shorter side stands for the image's.
+        # Super-resolution wants the size it was trained with; its shorter side stands for the
+        # image's.
         scale = self.generator.neural_resolution / min(height, width)
         small = Cameras(
             camera.camera_to_worlds,
@@ -160,13 +160,11 @@ class SceneOutputs:
             "background": behind.clamp(0, 1),
         }
 
-    def _geometry(
-        self, found: Rendering, origins: Tensor, directions: Tensor
-    ) -> dict[str, Tensor]:
+    def _geometry(self, found: Rendering, origins: Tensor, directions: Tensor) -> dict[str, Tensor]:
         """Depth (distance along the ray), accumulation and normals of B = 1, [R, C].
 
-        Depth is that of the foreground where it covers more than half of the ray, and that of what lies
-        behind elsewhere: a mean of both would put points into the empty space between them.
+        Depth is that of the foreground where it covers more than half of the ray, and that of what
+        lies behind elsewhere: a mean of both would put points into the empty space between them.
         """
         alpha = found.accumulation[0]
         behind = torch.full_like(alpha, self.scene.bounds.far)

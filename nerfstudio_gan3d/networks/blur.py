@@ -8,10 +8,11 @@ from torch import Tensor
 
 
 def gaussian_blur(image: Float[Tensor, "b c h w"], sigma: float) -> Float[Tensor, "b c h w"]:
-    """Separable blur with the kernel ``2^-(t / sigma)^2``, |t| <= floor(3 sigma), zeros outside the image.
+    """Separable blur with the kernel ``2^-(t / sigma)^2``, |t| <= floor(3 sigma), zeros outside the
+    image.
 
-    EG3D's kernel (``sigma`` in pixels is sqrt(2 ln 2) times a standard deviation). Kernels wider than the
-    image are cut at its size, which changes nothing: beyond it there are zeros.
+    EG3D's kernel (``sigma`` in pixels is sqrt(2 ln 2) times a standard deviation). Kernels wider
+    than the image are cut at its size, which changes nothing: beyond it there are zeros.
     """
     radius = min(int(3 * sigma), max(image.shape[2:]))
     offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)

@@ -23,13 +23,12 @@ class Weights(NamedTuple):
     """Light that is left behind the last interval, T_bg."""
 
 
-def composite_weights(
-    density: Float[Tensor, "b r s"], lengths: Float[Tensor, "b r s"]
-) -> Weights:
-    """Weights of piecewise constant density: ``w_i = T_i - T_{i+1}``, ``T_i = exp(-sum_{j<i} sigma_j d_j)``.
+def composite_weights(density: Float[Tensor, "b r s"], lengths: Float[Tensor, "b r s"]) -> Weights:
+    """Weights of piecewise constant density: ``w_i = T_i - T_{i+1}``, ``T_i = exp(-sum_{j<i}
+    sigma_j d_j)``.
 
-    Max 1995; equal to ``alpha_i prod_{j<i} (1 - alpha_j)`` with ``alpha_i = 1 - exp(-sigma_i d_i)``.
-    Weights and transmittance sum to one exactly in exact arithmetic.
+    Max 1995; equal to ``alpha_i prod_{j<i} (1 - alpha_j)`` with ``alpha_i = 1 - exp(-sigma_i
+    d_i)``. Weights and transmittance sum to one exactly in exact arithmetic.
     """
     optical_depth = density * lengths
     passed = optical_depth.cumsum(-1)
@@ -41,7 +40,8 @@ def composite_weights(
 def midpoint_weights(
     raw_density: Float[Tensor, "b r s"], distances: Float[Tensor, "b r s"], scale: float = 1.0
 ) -> Weights:
-    """Weights of EG3D's marcher: raw densities averaged between neighbouring samples (s - 1 intervals).
+    """Weights of EG3D's marcher: raw densities averaged between neighbouring samples (s - 1
+    intervals).
 
     ``alpha_i = 1 - exp(-softplus((raw_i + raw_{i+1}) / 2 - 1) (t_{i+1} - t_i))`` and
     ``T_i = prod_{j<i} (1 - alpha_j + 1e-10)``. Official weights were trained with it.

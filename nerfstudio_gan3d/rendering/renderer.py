@@ -30,8 +30,9 @@ class RenderSettings:
     importance_samples: int = 48
     """Further samples a ray where the first ones found weight; 0 disables the second pass."""
     conventions: Conventions = "corrected"
-    """corrected: piecewise constant density between the ray's entry into and exit from the box, every interval
-    used. reference: EG3D's marcher and its constant near and far, which official weights were trained with."""
+    """corrected: piecewise constant density between the ray's entry into and exit from the box,
+    every interval used. reference: EG3D's marcher and its constant near and far, which official
+    weights were trained with."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -60,7 +61,8 @@ class Jitter(NamedTuple):
 
 @dataclass(frozen=True)
 class Rendering:
-    """What B Scenes show along R rays each. Colour features are in [0, 1]; the first three are RGB."""
+    """What B Scenes show along R rays each. Colour features are in [0, 1]; the first three are
+    RGB."""
 
     features: Float[Tensor, "b r f"]
     """Foreground over background."""
@@ -74,7 +76,8 @@ class Rendering:
     """Expected distance along the ray, the background included where there is one."""
     foreground_distance: Float[Tensor, "b r 1"]
     """Expected distance of the foreground alone; the Scene's far bound where there is none. With
-    reference conventions it is limited to the batch's sample distances, as in the published code."""
+    reference conventions it is limited to the batch's sample distances, as in the published
+    code."""
     weights: Float[Tensor, "b r s"]
     """Rendering weights of the sorted intervals."""
     edges: Float[Tensor, "b r s+1"]
@@ -107,13 +110,13 @@ def render(
 ) -> Rendering:
     """Renders rays of B Scenes; ``directions`` have unit length. Differentiable.
 
-    ``phi(r) = sum_i w_i phi_i + T_bg phi_bg`` (BallGAN, eq. 4). Samples sit in the middle of their strata,
-    or at ``jitter``; "draw" draws it from the global generator. ``clip`` holds nearest and farthest distances
-    at which each ray may find foreground (corrected conventions only).
+    ``phi(r) = sum_i w_i phi_i + T_bg phi_bg`` (BallGAN, eq. 4). Samples sit in the middle of their
+    strata, or at ``jitter``; "draw" draws it from the global generator. ``clip`` holds nearest and
+    farthest distances at which each ray may find foreground (corrected conventions only).
 
-    Rays that miss the box hold no foreground. On the CPU they are left out of the march (the others of each
-    image are brought together, padded to the largest number in the batch); on other devices all rays
-    march, since finding their number would make the host wait.
+    Rays that miss the box hold no foreground. On the CPU they are left out of the march (the others
+    of each image are brought together, padded to the largest number in the batch); on other devices
+    all rays march, since finding their number would make the host wait.
     """
     bounds = scene.bounds
     if settings.conventions == "reference":
@@ -130,15 +133,14 @@ def render(
     if most == hit.shape[1] or isinstance(jitter, Jitter):
         march = _march(scene, origins, directions, near, far, settings, jitter)
         return _finish(scene, origins, directions, march, settings)
-    # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in memory.
+    # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in
+    # memory.
     chosen = hit.sort(dim=1, descending=True, stable=True).indices[:, : max(most, 1), None]
 
     def pick(values: Tensor) -> Tensor:
         return torch.gather(values, 1, chosen.expand(-1, -1, values.shape[-1]))
 
-    inside = _march(
-        scene, *(pick(v) for v in (origins, directions, near, far)), settings, jitter
-    )
+    inside = _march(scene, *(pick(v) for v in (origins, directions, near, far)), settings, jitter)
 
     def put(values: Tensor, elsewhere: float) -> Tensor:
         full = values.new_full((*hit.shape, values.shape[-1]), elsewhere)
@@ -169,8 +171,8 @@ def _march(
     settings: RenderSettings,
     jitter: Jitter | Literal["draw"] | None,
 ) -> _March:
-    """Coarse and fine samples are merged by distance. Only densities and weights are brought into sorted
-    order and back; features, the larger part, stay in place."""
+    """Coarse and fine samples are merged by distance. Only densities and weights are brought into
+    sorted order and back; features, the larger part, stay in place."""
     batch, rays = origins.shape[:2]
     if jitter == "draw":
         jitter = Jitter.draw(batch, rays, settings, origins.device)
@@ -194,7 +196,8 @@ def _march(
     weights, transmittance = composed
     share = weights
     if settings.conventions == "reference":
-        # This rule gives an interval the mean of its two samples: a sample weighs half of both neighbours.
+        # This rule gives an interval the mean of its two samples: a sample weighs half of both
+        # neighbours.
         pad = torch.nn.functional.pad
         share = (pad(weights, (0, 1)) + pad(weights, (1, 0))) / 2
     if order is not None:
@@ -224,7 +227,9 @@ def _fine_distances(
         count = settings.importance_samples
         if settings.conventions == "reference":
             weights = midpoint_weights(raw, distances, scene.density_scale).weights
-            draws = jitter.fine if jitter else (torch.arange(count, device=raw.device) + 0.5) / count
+            draws = (
+                jitter.fine if jitter else (torch.arange(count, device=raw.device) + 0.5) / count
+            )
             draws = draws.expand(*raw.shape[:2], count)
             return samplers.reference_importance(distances, weights, draws)
         edges = samplers.interval_edges(distances, near, far)

@@ -1,7 +1,7 @@
 """Where along a ray a Scene is looked at.
 
-nerfstudio's samplers re-evaluate the coarse samples after importance sampling; a GAN trains through all of
-them, so here coarse samples are evaluated once and merged with the fine ones.
+nerfstudio's samplers re-evaluate the coarse samples after importance sampling; a GAN trains through
+all of them, so here coarse samples are evaluated once and merged with the fine ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def stratified(
     count: int,
     jitter: Float[Tensor, "b r s"] | None = None,
 ) -> Float[Tensor, "b r s"]:
-    """One distance in each of ``count`` equal bins: at ``jitter`` (0..1) of the bin, or in its middle."""
+    """One distance in each of ``count`` equal bins: at ``jitter`` (0..1) of the bin, or in its
+    middle."""
     position = torch.arange(count, device=near.device, dtype=near.dtype)
     position = position + (0.5 if jitter is None else jitter)
     return near + (far - near) * position / count
@@ -66,9 +67,10 @@ def importance(
 ) -> Float[Tensor, "b r n"]:
     """Sorted distances distributed as ``weights`` over the intervals (inverse-transform sampling).
 
-    The weights are widened (maximum, then mean of two neighbours) and 0.01 is added, as in mip-NeRF, so that
-    a surface next to an interval's edge is not missed. ``jitter`` (0..1) places the draw inside its
-    stratum; None takes the middles, which is deterministic. Gradients do not pass.
+    The weights are widened (maximum, then mean of two neighbours) and 0.01 is added, as in
+    mip-NeRF, so that a surface next to an interval's edge is not missed. ``jitter`` (0..1) places
+    the draw inside its stratum; None takes the middles, which is deterministic. Gradients do not
+    pass.
     """
     weights = weights.detach()
     padded = torch.nn.functional.pad(weights, (1, 1))
@@ -102,10 +104,11 @@ def reference_importance(
     weights: Float[Tensor, "b r s-1"],
     draws: Float[Tensor, "b r n"],
 ) -> Float[Tensor, "b r n"]:
-    """EG3D's fine distances, in drawing order; the last one and a half coarse intervals are never drawn.
+    """EG3D's fine distances, in drawing order; the last one and a half coarse intervals are never
+    drawn.
 
-    The weights are max-pooled and average-pooled in pairs, 0.01 is added, the first and the last are
-    dropped, and the bins are the coarse midpoints. Official weights were trained with this.
+    The weights are max-pooled and average-pooled in pairs, 0.01 is added, the first and the last
+    are dropped, and the bins are the coarse midpoints. Official weights were trained with this.
     """
     weights = weights.detach()
     lowest = torch.finfo(weights.dtype).min

@@ -9,8 +9,8 @@ from torch import nn
 def ema_decay(batch: int, images_seen: int, half_life: float, rampup: float) -> float:
     """Factor that keeps the old average in a step of ``batch`` images.
 
-    ``0.5^(batch / min(half_life, rampup * images_seen))``, in images; a small ``rampup`` (EG3D: 0.05) lets
-    early averages forget the untrained weights. 0 leaves the limit out.
+    ``0.5^(batch / min(half_life, rampup * images_seen))``, in images; a small ``rampup`` (EG3D:
+    0.05) lets early averages forget the untrained weights. 0 leaves the limit out.
     """
     if rampup > 0:
         half_life = min(half_life, rampup * images_seen)
@@ -19,7 +19,8 @@ def ema_decay(batch: int, images_seen: int, half_life: float, rampup: float) -> 
 
 @torch.no_grad()
 def update_ema(average: nn.Module, current: nn.Module, decay: float) -> None:
-    """``average <- decay * average + (1 - decay) * current``; buffers (such as w's mean) are copied."""
+    """``average <- decay * average + (1 - decay) * current``; buffers (such as w's mean) are
+    copied."""
     mine, theirs = list(average.parameters()), list(current.parameters())
     torch._foreach_lerp_(mine, theirs, 1 - decay)
     for kept, new in zip(average.buffers(), current.buffers(), strict=True):

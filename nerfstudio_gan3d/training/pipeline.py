@@ -1,4 +1,5 @@
-"""The pipeline between nerfstudio's trainer and a GAN: image batches in, both players' losses out."""
+"""The pipeline between nerfstudio's trainer and a GAN: image batches in, both players' losses
+out."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ class GanPipelineConfig(VanillaPipelineConfig):
 class GanPipeline(VanillaPipeline):
     """Feeds image batches to the model's objective.
 
-    Unlike nerfstudio's own pipeline it does not wrap the model for distribution: both players share one
-    backward pass, so the trainer reduces gradients once per optimizer.
+    Unlike nerfstudio's own pipeline it does not wrap the model for distribution: both players share
+    one backward pass, so the trainer reduces gradients once per optimizer.
     """
 
     config: GanPipelineConfig
@@ -75,9 +76,7 @@ class GanPipeline(VanillaPipeline):
         )
         self.datamanager.to(device)
         if test_mode == "val":
-            fit_to_cameras(
-                config.model, cameras_to_labels(self.datamanager.train_dataset.cameras)
-            )
+            fit_to_cameras(config.model, cameras_to_labels(self.datamanager.train_dataset.cameras))
         self._model = config.model.setup(
             scene_box=self.datamanager.train_dataset.scene_box,
             num_train_data=len(self.datamanager.train_dataset),
@@ -106,7 +105,8 @@ class GanPipeline(VanillaPipeline):
         return {}, losses, figures
 
     def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """A GAN has no loss on held-out images; the mean logit of generated ones stands in the log instead."""
+        """A GAN has no loss on held-out images; the mean logit of generated ones stands in the log
+        instead."""
         zero = torch.zeros((), device=self.device)
         return {}, {"none": zero}, {}
 
@@ -114,7 +114,8 @@ class GanPipeline(VanillaPipeline):
     def get_eval_image_metrics_and_images(
         self, step: int
     ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Grids of the same seeds from the same cameras at every step: colour, foreground, depth."""
+        """Grids of the same seeds from the same cameras at every step: colour, foreground,
+        depth."""
         generator = self.model.generator_ema
         labels = self.datamanager.sample_labels(len(GRID_SEEDS), 0).to(self.device)
         found = generate(generator, make_condition(generator, GRID_SEEDS), labels, 1.0)
@@ -150,7 +151,8 @@ class GanPipeline(VanillaPipeline):
                 "truncation": config.truncation,
                 "images_seen": int(self.model.objective.images_seen),
                 "resolution": generator.image_resolution,
-                "samples_per_ray": generator.settings.samples + generator.settings.importance_samples,
+                "samples_per_ray": generator.settings.samples
+                + generator.settings.importance_samples,
             },
         )
         return result
@@ -160,7 +162,9 @@ class GanPipeline(VanillaPipeline):
     ) -> dict[str, Any]:
         """What ns-eval writes: figures, and (outside of training) how they were obtained."""
         if get_std:
-            raise ValueError("--get-std: distances between sets of images have no per-image deviation")
+            raise ValueError(
+                "--get-std: distances between sets of images have no per-image deviation"
+            )
         result = self.evaluate()
         if output_path is not None:
             output_path.mkdir(parents=True, exist_ok=True)
@@ -172,7 +176,8 @@ class GanPipeline(VanillaPipeline):
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Loads a checkpoint's state whole or not at all.
 
-        Raises ValueError naming the tensors that differ; nerfstudio's pipeline would leave them random.
+        Raises ValueError naming the tensors that differ; nerfstudio's pipeline would leave them
+        random.
         """
         check_fits(self, loaded_state)
         torch.nn.Module.load_state_dict(self, loaded_state, strict=True)

@@ -25,13 +25,17 @@ from nerfstudio_gan3d.viewer.camera import first_camera
 from nerfstudio_gan3d.viewer.pace import keep_pace
 
 if TYPE_CHECKING:
+    from nerfstudio.viewer.control_panel import ControlPanel
     from nerfstudio.viewer.viewer import Viewer
 
-    from nerfstudio_gan3d.models.gan import GanModel
+    from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 
 OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
 OWN, OTHER_SEED, COLOUR, REMOVED = "own", "another seed's", "plain colour", "removed"
+# The sliders end here unless the configuration names a larger seed.
 LARGEST_SEED = 999
+# `seed_latent` doubles a seed, and torch's generators take 64 bits.
+MAXIMUM_SEED = 2**62 - 1
 
 # Default of "Max res", the longer side of the picture when nothing moves, for direct rendering on a CPU.
 CPU_MAX_RES = 256
@@ -62,12 +66,16 @@ class SceneControls(ViewerControl):
 
     Args:
         model: the model that shows the Scene; its configuration and the sizes of its generator are read.
+
+    Raises:
+        ValueError: If the configured seeds or truncation cannot be shown.
     """
 
     def __init__(self, model: GanModel) -> None:
         config = model.config
+        _validate(config)
         self._config = config
-        self._panel = None
+        self._panel: ControlPanel | None = None
         self._levels = model.generator.field.num_ws
         seeds = max(LARGEST_SEED, config.seed, config.background_seed or 0)
         self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint="Which object is shown")
@@ -98,7 +106,7 @@ class SceneControls(ViewerControl):
             choices.insert(1, OTHER_SEED)
         chosen = OWN if config.background_seed is None else OTHER_SEED
         self.background = ViewerDropdown[str](
-            "Background", chosen if chosen in choices else OWN, choices, hint="What is behind the object"
+            "Background", chosen, choices, hint="What is behind the object"
         )
         self.background_seed = ViewerSlider(
             "Background seed", config.background_seed or 0, 0, seeds, 1
@@ -237,3 +245,17 @@ class SceneControls(ViewerControl):
             client.camera.position = camera.position
             client.camera.look_at = camera.look_at
             client.camera.fov = camera.fov
+
+
+def _validate(config: GanModelConfig) -> None:
+    if config.background_seed is not None and not config.background:
+        raise ValueError(
+            f"model.background_seed = {config.background_seed}: this model has no background; "
+            "leave it at None"
+        )
+    for name in ("seed", "background_seed"):
+        seed = getattr(config, name)
+        if seed is not None and not 0 <= seed <= MAXIMUM_SEED:
+            raise ValueError(f"model.{name} = {seed}: choose a seed from 0 to {MAXIMUM_SEED}")
+    if not 0 <= config.truncation <= 2:
+        raise ValueError(f"model.truncation = {config.truncation}: choose psi from 0 to 2")

@@ -10,7 +10,7 @@ import pytest
 from tests.packaging.project import CODE_FOLDERS, LIBRARY, MAPPED, own_files, package_of, pyproject
 
 # Modules whose distribution has another name.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "pkg_resources": "setuptools"}
+DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
 # What nerfstudio itself depends on and the library uses through it.
 FROM_NERFSTUDIO = {
     "cv2",

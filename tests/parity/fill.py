@@ -48,16 +48,19 @@ def key_list(name: str) -> list[tuple[str, tuple[int, ...], str]]:
     ]
 
 
-def fill_value(name: str, shape: tuple[int, ...], density_offset: float = 3.0) -> np.ndarray | None:
+def fill_value(
+    name: str, shape: tuple[int, ...], density_offset: float = 3.0, salt: int = 0
+) -> np.ndarray | None:
     """The value of an official tensor; None where the constructor's own value stays.
 
-    x is standard normal, seeded by the CRC-32 of the name. Weights and constants are x, biases,
-    noise strengths and mean latents 0.1 x, biases of affine layers 1 + 0.1 x, mapping weights
-    100 x. The density bias is raised by `density_offset`, so that there is something to see.
+    x is standard normal, seeded by the CRC-32 of the name plus the salt. Weights and constants are
+    x, biases, noise strengths and mean latents 0.1 x, biases of affine layers 1 + 0.1 x, mapping
+    weights 100 x. The density bias is raised by `density_offset`, so that there is something to
+    see.
     """
     if name.endswith("resample_filter"):
         return None
-    state = np.random.RandomState(zlib.crc32(name.encode()))
+    state = np.random.RandomState((zlib.crc32(name.encode()) + salt) & 0xFFFFFFFF)
     x = state.standard_normal(shape or (1,)).astype(np.float32).reshape(shape)
     if name.endswith("affine.bias"):
         x = 1 + 0.1 * x

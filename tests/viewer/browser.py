@@ -116,15 +116,18 @@ class Browser:
                 raise TimeoutError(f"{len(self.pictures)} of {count} pictures in {timeout} s")
             return list(self.pictures)
 
-    def rest(self, quiet: float = 1.0, timeout: float = 60.0) -> list[Picture]:
-        """All pictures so far, once none has arrived for ``quiet`` seconds. Raises TimeoutError."""
-        end = time.perf_counter() + timeout
-        while time.perf_counter() < end:
-            last = self.pictures[-1].time if self.pictures else time.perf_counter()
-            if self.pictures and time.perf_counter() - last > quiet:
-                return list(self.pictures)
-            time.sleep(0.02)
-        raise TimeoutError(f"pictures kept coming for {timeout} s")
+    def sharp(self, picture: Picture) -> bool:
+        """Whether this picture has the resolution that pictures have when nothing moves."""
+        return max(picture.pixels.shape[:2]) == self.elements["Max res"]["value"]
+
+    def rest(self, timeout: float = 60.0) -> Picture:
+        """The sharp picture that ends a movement. Raises TimeoutError."""
+        with self._arrived:
+            if not self._arrived.wait_for(
+                lambda: bool(self.pictures) and self.sharp(self.pictures[-1]), timeout
+            ):
+                raise TimeoutError(f"no sharp picture in {timeout} s")
+            return self.pictures[-1]
 
     def _read(self) -> None:
         for raw in self._socket:
