@@ -43,15 +43,20 @@ def measure_once() -> dict[str, object]:
     importlib.metadata.entry_points = without_plugins
     importlib.import_module("nerfstudio.configs.method_configs")
     before = set(sys.modules)
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     for target in entry_points().values():
         module, _, attribute = target.partition(":")
         getattr(importlib.import_module(module), attribute)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
     added = set(sys.modules) - before
     known = {name.partition(".")[0] for name in before} | sys.stdlib_module_names
     packages = {name.partition(".")[0] for name in added} - known - {"nerfstudio_gan3d"}
-    return {"seconds": seconds, "new_modules": len(added), "new_packages": sorted(packages)}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "new_modules": len(added),
+        "new_packages": sorted(packages),
+    }
 
 
 def main() -> None:
@@ -74,6 +79,8 @@ def main() -> None:
         "budget_seconds": BUDGET_SECONDS,
         "seconds": round(best["seconds"], 4),
         "all_seconds": [round(run["seconds"], 4) for run in runs],
+        # Processor time does not grow while other programs use the machine.
+        "cpu_seconds": round(min(run["cpu_seconds"] for run in runs), 4),
         "new_modules": best["new_modules"],
         "new_packages": best["new_packages"],
         "python": platform.python_version(),

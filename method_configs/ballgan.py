@@ -34,7 +34,7 @@ gan3d_ballgan_tiny = specification(
     "BallGAN, 64 px, for two CPU cores; learns the bundled cars in minutes",
     ballgan_tiny(),
     batch_size=16,
-    iterations=40_000,
+    iterations=50_000,
     generator_lr=0.002,
     discriminator_lr=0.002,
     mirror=True,

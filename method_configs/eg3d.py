@@ -34,7 +34,7 @@ gan3d_eg3d_tiny = specification(
     "EG3D, 64 px, for two CPU cores",
     eg3d_tiny(),
     batch_size=16,
-    iterations=40_000,
+    iterations=50_000,
     generator_lr=0.002,
     discriminator_lr=0.002,
     mirror=True,

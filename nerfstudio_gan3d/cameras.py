@@ -244,7 +244,7 @@ class PosePrior:
                 raise ValueError(
                     f"pose prior {name} = ({low}, {high}): the first must not be larger"
                 )
-        if not (-90 < self.elevation_deg[0] and self.elevation_deg[1] < 90):
+        if self.elevation_deg[0] <= -90 or self.elevation_deg[1] >= 90:
             raise ValueError(
                 f"pose prior elevation_deg = {self.elevation_deg}: stay between -90 and 90 degrees"
             )

@@ -176,7 +176,15 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         return self.batches.batch(step)
 
     def sample_labels(self, count: int, generator: torch.Generator | int) -> Float[Tensor, "b 25"]:
-        """Cameras for generated images, from the training images or the pose prior."""
+        """Cameras for generated images, from the training images or the pose prior.
+
+        Where the data set is missing they are drawn from the stand-in cameras.
+        """
+        if self.images_missing:
+            if isinstance(generator, int):
+                generator = torch.Generator().manual_seed(generator)
+            labels = cameras_to_labels(self.train_dataset.cameras)
+            return labels[torch.randint(len(labels), (count,), generator=generator)]
         return self.batches.sample_labels(count, generator)
 
     def create_train_dataset(self) -> GanInputDataset:

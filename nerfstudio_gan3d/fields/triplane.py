@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nerfstudio_gan3d.fields.decoder import Decoder, initial_ball
 from nerfstudio_gan3d.fields.gather import gather_rows
-from nerfstudio_gan3d.networks.stylegan2 import SynthesisNetwork
+from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork
 from nerfstudio_gan3d.scene import FieldSamples
 
 # Object-world axes that run along the width and the height of each plane. EG3D's released code
@@ -132,10 +132,12 @@ class TriPlane(nn.Module):
         self.num_ws: int = self.synthesis.num_ws
         self.axes = PLANE_AXES[conventions]
         self.ball = ball
+        # A fixed noise pattern becomes a speckle that all Scenes share; official weights expect it.
+        self.noise_mode: NoiseMode = "const" if conventions == "reference" else "none"
 
     def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> Float[Tensor, "b 3 c h w"]:
         """The planes; all that a Scene needs to keep."""
-        return self.synthesis(ws).unflatten(1, (3, -1))
+        return self.synthesis(ws, self.noise_mode).unflatten(1, (3, -1))
 
     def query(
         self, planes: Float[Tensor, "b 3 c h w"], positions: Float[Tensor, "b n 3"]

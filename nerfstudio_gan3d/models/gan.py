@@ -288,7 +288,8 @@ def validate(config: GanModelConfig) -> None:
         )
     if config.has_super_resolution and config.field.feature_dim < 3:
         raise ValueError(f"model.field.feature_dim = {config.field.feature_dim}: at least 3 (RGB)")
-    if config.field.near < 0 or (0 < config.field.far <= config.field.near):
+    near, far = config.field.near, config.field.far
+    if not (near == far == 0 or 0 <= near < far):
         raise ValueError(
             f"model.field.near = {config.field.near} and far = {config.field.far}: "
             "give 0 <= near < far, or 0 for both"
@@ -323,8 +324,8 @@ def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
         config.field.far = farthest + half
     if config.background and config.sphere.radius <= farthest:
         raise ValueError(
-            f"model.sphere.radius = {config.sphere.radius}: a camera of the data set is {farthest:.3f} "
-            "away from the origin; the background's sphere must be larger"
+            f"model.sphere.radius = {config.sphere.radius}: a camera of the data set is "
+            f"{farthest:.3f} away from the origin; the background's sphere must be larger"
         )
     pivot = labels.new_tensor(config.view_pivot)
     if config.view_radius == 0:
@@ -338,9 +339,9 @@ def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
     )
     if not bool((far > near).any(1).all()):
         raise ValueError(
-            f"model.field.box = {config.field.box}: some camera of the data set sees nothing of the box "
-            f"between near = {config.field.near} and far = {config.field.far}; the objects must lie "
-            "around the world's origin"
+            f"model.field.box = {config.field.box}: some camera of the data set sees nothing of "
+            f"the box between near = {config.field.near} and far = {config.field.far}; the objects "
+            "must lie around the world's origin"
         )
 
 

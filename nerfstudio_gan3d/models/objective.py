@@ -22,11 +22,7 @@ from nerfstudio_gan3d.losses.adversarial import (
 from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
 from nerfstudio_gan3d.models.generator import Generator, Images, Latents
 from nerfstudio_gan3d.networks.blur import gaussian_blur
-from nerfstudio_gan3d.networks.discriminator import (
-    DualDiscriminator,
-    Judgement,
-    resize_antialias,
-)
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
 from nerfstudio_gan3d.scene import Condition, Scene
 
 
@@ -169,15 +165,16 @@ class Objective(nn.Module):
         plan = self._patches(len(images), kimg, images.device)
         fake_plan = self._patches(len(images), kimg, images.device)
         with torch.set_grad_enabled(generator_turn):
-            latents, scene, fakes = self._fakes(generator, fake_plan.labels(fake_labels), kimg)
+            _, scene, fakes = self._fakes(generator, fake_plan.labels(fake_labels), kimg)
         out: dict[str, Tensor] = {}
         figures: dict[str, Tensor] = {}
         leaves = [x.detach().requires_grad_() for x in self._inputs(fakes)]
-        fake_logits, camera = self._judge(leaves, fake_plan.labels(fake_labels), kimg)
+        seen, seen_labels = self._prepare(leaves, fake_plan.labels(fake_labels), kimg)
+        fake_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
         if generator_turn:
             loss = generator_loss(fake_logits)
             if camera is not None:
-                figures["camera_fake"] = camera_loss(camera, fake_labels)
+                figures["camera_fake"] = camera_loss(camera, seen_labels)
                 loss = loss + self.losses.camera * figures["camera_fake"]
             gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
             out["generator"] = hand_over(loss, gradients, self._inputs(fakes))
@@ -193,7 +190,7 @@ class Objective(nn.Module):
             real_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
             out["discriminator"] = discriminator_loss(fake_logits, real_logits)
             if camera is not None:
-                figures["camera_real"] = camera_loss(camera, labels)
+                figures["camera_real"] = camera_loss(camera, seen_labels)
                 out["camera"] = self.losses.camera * figures["camera_real"]
             if penalised:
                 penalty = r1_penalty(real_logits, seen).mean()
@@ -297,10 +294,6 @@ class Objective(nn.Module):
             return [images]
         height, width = fakes.raw.shape[2:]
         return [images, resize_antialias(images, (height, width))]
-
-    def _judge(self, inputs: list[Tensor], labels: Tensor, kimg: float) -> Judgement:
-        seen, labels = self._prepare(inputs, labels, kimg)
-        return self.discriminator.judge(*_pair(seen), labels)
 
     def _prepare(
         self, inputs: list[Tensor], labels: Tensor, kimg: float

@@ -196,7 +196,7 @@ def _grid(values: Tensor, shape: tuple[int, int]) -> Float[Tensor, "1 c h w"]:
     return values.mT.unflatten(1, shape)[None]
 
 
-def _fit(image: Float[Tensor, "1 c h w"], height: int, width: int) -> Float[Tensor, "h w c"]:
+def _fit(image: Float[Tensor, "1 c h w"], height: int, width: int) -> Float[Tensor, "h2 w2 c"]:
     """An image at the size that was asked for."""
     if tuple(image.shape[2:]) != (height, width):
         shrinks = image.shape[2] > height

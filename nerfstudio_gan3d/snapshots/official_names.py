@@ -62,7 +62,7 @@ def place(official: str) -> Place | None:
 def generator_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a `Generator` with these weights.
 
-    The generator needs the representation triplane, the conventions reference and pose conditioning.
+    The generator needs the representation triplane, conventions reference and pose conditioning.
 
     Args:
         official: all tensors of an official generator under their official names. BallGAN's

@@ -150,7 +150,6 @@ class GanPipeline(VanillaPipeline):
             settings={
                 "truncation": config.truncation,
                 "images_seen": int(self.model.objective.images_seen),
-                "resolution": generator.image_resolution,
                 "samples_per_ray": generator.settings.samples
                 + generator.settings.importance_samples,
             },

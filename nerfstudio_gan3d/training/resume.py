@@ -75,6 +75,11 @@ def restore(
 
     Moments come from the checkpoint; settings such as betas from the optimizers as they are.
     """
+    if state.get("inference_only", False):
+        raise CheckpointError(
+            f"{path}: holds a generator for inference alone; training cannot continue without the "
+            "discriminator and the optimizers, so give a checkpoint that training wrote"
+        )
     try:
         # The pipeline compares once more when it loads, but nothing may be loaded before all fits.
         check_fits(pipeline, state["pipeline"])

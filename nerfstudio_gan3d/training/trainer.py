@@ -73,7 +73,7 @@ class GanTrainer(Trainer):
     """
 
     config: GanTrainerConfig
-    pipeline: GanPipeline
+    pipeline: GanPipeline  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: GanTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
         super().__init__(config, local_rank, world_size)
@@ -99,10 +99,19 @@ class GanTrainer(Trainer):
         with user_errors(self.shutdown):
             validate(config)
             self._progress = Progress(config.max_num_iterations, config.max_minutes * 60)
+            logging = config.logging
             if config.progress != "table":
-                local = replace(config.logging.local_writer, enable=False)
-                config.logging = replace(config.logging, local_writer=local)
+                local = replace(logging.local_writer, enable=False)
+                config.logging = replace(logging, local_writer=local)
+            # ns-train has made it by now; the viewer's log would fail without it elsewhere.
+            self.base_dir.mkdir(parents=True, exist_ok=True)
             super().setup(test_mode)
+            config.logging = logging
+        if comms.is_main_process():
+            # nerfstudio saved config.yml before the data set was opened. Only now does it hold what
+            # was fitted to the cameras, and a path that commands can follow from whatever folder.
+            config.output_dir = config.output_dir.absolute()
+            config.save_config()
         if config.progress == "line" and comms.is_main_process():
             self._line = ProgressLine(self._progress, CONSOLE)
         if self.world_size > 1:
@@ -284,8 +293,7 @@ class GanTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         """Continues from the configured checkpoint, if any."""
-        found = find_checkpoint(self.config)
-        if found is None:
+        if (found := find_checkpoint(self.config)) is None:
             return
         path, state = found
         restore(path, state, self.pipeline, self.optimizers, self.config.load_scheduler)

@@ -1,4 +1,4 @@
-"""The viewer's first camera: where the data set's cameras stand, so that the object fills the view."""
+"""The viewer's first camera: it frames the object as the data set's cameras do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio, orbit_labels
 
-# nerfstudio's viewer shows its world ten times larger (`VISER_NERFSTUDIO_SCALE_RATIO`; importing it would
-# import the whole viewer into every command).
+# nerfstudio's viewer shows its world ten times larger (`VISER_NERFSTUDIO_SCALE_RATIO`; importing it
+# would import the whole viewer into every command).
 VIEWER_SCALE = 10.0
 
 AZIMUTH_DEG = 30.0
@@ -35,10 +35,9 @@ def first_camera(
     """A three-quarter view of the pivot, framed like the training images.
 
     Args:
-        radius: distance from the pivot, object-world units.
-        pivot: point looked at, object-world units.
-        focal: focal length in image sides.
-        aspect: width of the browser's canvas divided by its height. The shorter side of the canvas shows
+        radius: distance from the pivot, object-world units. pivot: point looked at, object-world
+        units. focal: focal length in image sides. aspect: width of the browser's canvas divided by
+        its height. The shorter side of the canvas shows
             what a training image shows.
 
     Raises:

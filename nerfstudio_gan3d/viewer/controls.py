@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +21,7 @@ from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.outputs import Backdrop
 from nerfstudio_gan3d.viewer.camera import first_camera
+from nerfstudio_gan3d.viewer.fair_lock import FairLock
 from nerfstudio_gan3d.viewer.pace import keep_pace
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ LARGEST_SEED = 999
 # `seed_latent` doubles a seed, and torch's generators take 64 bits.
 MAXIMUM_SEED = 2**62 - 1
 
-# Default of "Max res", the longer side of the picture when nothing moves, for direct rendering on a CPU.
+# Default of "Max res", the longer side of the picture when nothing moves, for direct rendering on a
+# CPU.
 CPU_MAX_RES = 256
 # While training, the training waits as long as a picture takes.
-CPU_TRAINING_MAX_RES = 128
+CPU_TRAINING_MAX_RES = 160
 
 
 class ViewerLevels(ViewerParameter[tuple[int, int]]):
@@ -60,12 +61,14 @@ class ViewerLevels(ViewerParameter[tuple[int, int]]):
 class SceneControls(ViewerControl):
     """What a user can choose in the viewer, and its defaults where there is none.
 
-    nerfstudio finds this object on the model by its type and calls `_setup` once, where the controls are
-    put into one folder in their own order. It is not a module, so a checkpoint knows nothing of it. Without a
-    viewer (ns-render, ns-export) the values are those of the model's configuration.
+    nerfstudio finds this object on the model by its type and calls `_setup` once, where the
+    controls are put into one folder in their own order. It is not a module, so a checkpoint knows
+    nothing of it. Without a viewer (ns-render, ns-export) the values are those of the model's
+    configuration.
 
     Args:
-        model: the model that shows the Scene; its configuration and the sizes of its generator are read.
+        model: the model that shows the Scene; its configuration and the sizes of its generator are
+        read.
 
     Raises:
         ValueError: If the configured seeds or truncation cannot be shown.
@@ -117,7 +120,9 @@ class SceneControls(ViewerControl):
             hint="Behind the output `foreground`, and with a plain colour behind `rgb`",
         )
         self.conditioning = ViewerCheckbox(
-            "Conditioning pose", False, hint="Tell the generator a camera; otherwise the neutral one"
+            "Conditioning pose",
+            False,
+            hint="Tell the generator a camera; otherwise the neutral one",
         )
         self.conditioning_azimuth = ViewerSlider("Pose azimuth", 0.0, -180.0, 180.0, 1.0)
         self.conditioning_elevation = ViewerSlider("Pose elevation", 0.0, -89.0, 89.0, 1.0)
@@ -126,7 +131,7 @@ class SceneControls(ViewerControl):
         """The Scene that the controls name at this moment."""
         path = float(self.interpolation.value)
         first, last = sorted(self.mix_levels.value)
-        request = SceneRequest(
+        return SceneRequest(
             seed=int(self.seed.value),
             background_seed=(
                 int(self.background_seed.value) if self.background.value == OTHER_SEED else None
@@ -136,9 +141,8 @@ class SceneControls(ViewerControl):
             interpolation=path,
             mix_seed=int(self.mix_seed.value) if self.mix.value else None,
             mix_levels=tuple(range(first, last + 1)) if self.mix.value else (),
+            camera_label=self._camera_label(),
         )
-        label = self._camera_label()
-        return request if label is None else replace(request, camera_label=label)
 
     def _camera_label(self) -> tuple[float, ...] | None:
         config = self._config
@@ -178,6 +182,9 @@ class SceneControls(ViewerControl):
             self._panel._max_res.value = CPU_TRAINING_MAX_RES if training else CPU_MAX_RES
         if viewer.trainer is None:
             viewer.pause_train.visible = False
+        else:
+            # nerfstudio uses it in `with` statements only.
+            viewer.trainer.train_lock = viewer.train_lock = FairLock()  # type: ignore[assignment]
         if viewer.config.max_num_display_images == 0:
             viewer.hide_images.visible = False
         # Between nerfstudio's statistics and its tabs.
@@ -185,7 +192,8 @@ class SceneControls(ViewerControl):
         with viewer.viser_server.gui.add_folder("Scene", order=order):
             for element in self._elements():
                 element.install(viewer.viser_server)
-                # Called without the lock that a running render holds, so that a change interrupts it.
+                # Called without the lock that a running render holds, so that a change interrupts
+                # it.
                 element.cb_hook = self._changed
             reset = viewer.viser_server.gui.add_button("Reset view")
             reset.on_click(lambda event: event.client and self._place_camera(event.client))
@@ -226,8 +234,9 @@ class SceneControls(ViewerControl):
     def _changed(self, element: ViewerParameter) -> None:
         if element in (self.mix, self.background, self.conditioning):
             self._show_what_applies()
-        # Training stops for a tenth of a second after a move of the camera; a slider deserves the same.
-        self.viewer.last_move_time = time.time()
+        # Training stops for a tenth of a second after a move of the camera; a slider deserves the
+        # same.
+        self.viewer.last_move_time = time.time()  # type: ignore[assignment]
         self.viewer._trigger_rerender()
 
     def _greet(self, client: ClientHandle) -> None:

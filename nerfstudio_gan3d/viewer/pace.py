@@ -1,8 +1,9 @@
 """How large the viewer's pictures are while something moves.
 
-nerfstudio chooses their size from the time that pictures took, and counts in the time spent waiting for a
-training step to end. While a GAN trains on a CPU that time is most of it, and pictures shrink to 36x30
-pixels. Here only the rendering itself is timed, and no picture gets smaller than can be read.
+nerfstudio chooses their size from the time that pictures took, and counts in the time spent waiting
+for a training step to end. While a GAN trains on a CPU that time is most of it, and pictures shrink
+to 36x30 pixels. Here only the rendering itself is timed, and no picture gets smaller than can be
+read.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ def preview_size(
 ) -> tuple[int, int]:
     """Height and width of a picture that takes ``1 / fps`` seconds at ``rate`` pixels a second.
 
-    The shorter side has at least ``smallest`` pixels, however long that takes, and the longer side at most
-    ``largest``, which goes first.
+    The shorter side has at least ``smallest`` pixels, however long that takes, and the longer side
+    at most ``largest``, which goes first.
     """
     shorter = max((rate / fps / max(aspect, 1 / aspect)) ** 0.5, float(smallest))
     return full_size(aspect, min(round(shorter * max(aspect, 1 / aspect)), largest))
 
 
 def full_size(aspect: float, longer: int) -> tuple[int, int]:
-    """Height and width of a picture of this aspect (width by height) whose longer side is ``longer``."""
+    """Height and width of a picture of this aspect, width by height, from its longer side."""
     shorter = max(round(longer / max(aspect, 1 / aspect)), 1)
     return (shorter, longer) if aspect >= 1 else (longer, shorter)
 
@@ -53,9 +54,9 @@ class Pace:
 def keep_pace(machine: RenderStateMachine) -> Pace:
     """Lets a browser's render thread choose sizes by `preview_size`.
 
-    nerfstudio has no setting for either rule, so two methods of this one object are replaced. The thread's own
-    processor time is what a picture costs without the wait for the training step; the thread takes part in
-    every operation that torch spreads over several.
+    nerfstudio has no setting for either rule, so two methods of this one object are replaced. The
+    thread's own processor time is what a picture costs without the wait for the training step; the
+    thread takes part in every operation that torch spreads over several.
     """
     pace = Pace()
     render: Callable[..., dict[str, Any]] = machine._render_img
@@ -64,9 +65,9 @@ def keep_pace(machine: RenderStateMachine) -> Pace:
         largest = machine.viewer.control_panel.max_res
         if machine.state == "high":
             return full_size(aspect_ratio, largest)
-        # nerfstudio raises this flag for any move after a finished high-resolution picture, when there is
-        # nothing to interrupt; the small picture that answers the move would be the one to be dropped,
-        # and the next attempt would start a fifth of a second later.
+        # nerfstudio raises this flag for any move after a finished high-resolution picture, when
+        # there is nothing to interrupt; the small picture that answers the move would be the one to
+        # be dropped, and the next attempt would start a fifth of a second later.
         machine.interrupt_render_flag = False
         return preview_size(pace.rate, aspect_ratio, largest)
 

@@ -48,7 +48,7 @@ def test_histogram_shows_where_the_cameras_are(tmp_path: Path):
         file = pose_histogram(labels, tmp_path / f"new/{side}.png")
         with Image.open(file) as opened:
             assert opened.format == "PNG"
-            red, green, blue = np.asarray(opened.convert("RGB")).astype(int).transpose(2, 0, 1)
+            _, green, blue = np.asarray(opened.convert("RGB")).astype(int).transpose(2, 0, 1)
         # Cells with cameras are green to yellow, empty ones purple, everything else grey or blue.
         filled = (green > 100) & (green - blue > 20)
         # The map covers 7 to 58 % of the width; the scale, which has these colours too, comes next.

@@ -171,6 +171,8 @@ def test_checkpoint_cameras_stand_in_for_missing_images(
     _, batch = manager.eval_dataloader.get_camera(0)
     assert batch["image"].shape == (8, 8, 3)
     assert batch["image"].unique().tolist() == pytest.approx([128 / 255])
+    known = {tuple(row) for row in cameras_to_labels(manager.train_dataset.cameras).tolist()}
+    assert {tuple(row) for row in manager.sample_labels(1000, 0).tolist()} == known
     with pytest.raises(DataError, match="no such file or folder"):
         manager.next_images(0)
     # `ns-render dataset` makes a second manager from the same config, without the checkpoint.

@@ -13,7 +13,7 @@ from nerfstudio_gan3d.data.bundle import bundle
 from nerfstudio_gan3d.data.commands import data_cars64
 from nerfstudio_gan3d.data.dataset import DataError, ImageSet
 from nerfstudio_gan3d.data.sample_data import bundled_cars
-from tests.data.sets import encode, files, labels, write_folder
+from tests.data.sets import encode, files, labels, write_folder, write_zip
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +109,14 @@ def test_unpacked_cars_equal_the_zip(cars: ImageSet, tmp_path: Path):
         with pytest.raises(DataError, match="exists and is not an empty folder"):
             data_cars64(target)
     assert (tmp_path / "full/notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_may_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    small = write_zip(tmp_path / "small.zip", files(2))
+    monkeypatch.setattr("nerfstudio_gan3d.data.commands.bundled_cars", lambda: small)
     (tmp_path / "empty").mkdir()
-    data_cars64(tmp_path / "empty")
+    assert "2 images of 8 x 8 pixels" in data_cars64(tmp_path / "empty")
+    assert len(ImageSet(tmp_path / "empty")) == 2
 
 
 def test_bundling_by_hand(tmp_path: Path):
@@ -128,8 +134,9 @@ def test_bundling_by_hand(tmp_path: Path):
     depth[0, 2], label_map[0, 2] = 20000, 2  # one of four pixels: background
     content["depth/00000/img00000000.png"] = encode(depth)
     content["label/00000/img00000000.png"] = encode(label_map)
-    meta = json.loads(content["meta.json"]) | {"camera": "c", "box": "b"}
-    meta["images"] = [e | {"az": 1.23456, "el": 2.0, "base": "x"} for e in meta["images"]]
+    meta = {"classes": list("abcdef"), "camera": "c", "box": "b"}
+    entries = json.loads(content["meta.json"])["images"]
+    meta["images"] = [e | {"az": 1.23456, "el": 2.0, "base": "x"} for e in entries]
     content["meta.json"] = json.dumps(meta).encode()
     content["label/00000/img00000001.png"] = encode(np.zeros((8, 8), np.uint8))
     first = bundle(write_folder(tmp_path / "set", content), tmp_path / "a.zip")

@@ -28,6 +28,7 @@ OPTIONS: dict[str, Any] = {
     "pipeline.model.field.triplane.channel_max": 8,
     "pipeline.model.discriminator.channel_base": 128,
     "pipeline.model.discriminator.channel_max": 8,
+    "pipeline.model.schedule.crop_share": 0.0,
     "pipeline.model.losses.r1_interval": 2,
     "pipeline.model.losses.density_variation": 0.1,
     "pipeline.model.losses.density_variation_points": 16,

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from nerfstudio_gan3d.training.sync import (
     Agreement,
@@ -57,7 +57,7 @@ def exchange(rank: int, folder: str) -> None:
 
 def test_two_processes_come_to_the_same() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(exchange, args=(folder,), nprocs=2)
+        spawn(exchange, args=(folder,), nprocs=2)
         first, second = (json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in (0, 1))
     # The second weight has a gradient on one process only: (0 + 8) / 2.
     assert first["gradients"] == [[1.5, 3.0], [[4.0, 4.0], [4.0, 4.0]]]

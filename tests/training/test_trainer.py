@@ -95,7 +95,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert whole["pipeline"]["_model.objective.augment.p"] not in (0.0, 0.3)
     assert whole["optimizers"]["generator"]["param_groups"][0]["lr"] < 0.002
     for state in (resumed, whole):
-        # Checks of types at run time, which these tests switch on, draw from it as often as they run.
+        # The checks of types that these tests switch on draw from it.
         state["random"][0].pop("python")
     assert differences(resumed, whole) == []
 

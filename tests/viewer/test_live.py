@@ -31,6 +31,13 @@ def live(model: GanModel, tmp_path: Path) -> Iterator[tuple[Viewer, Browser]]:
         browser.close()
 
 
+def gan_model(viewer: Viewer) -> GanModel:
+    """The model that is shown."""
+    model = viewer.get_model()
+    assert isinstance(model, GanModel)
+    return model
+
+
 def wait_until(condition: Any) -> None:
     """Waits for another thread. Raises TimeoutError."""
     end = time.monotonic() + PATIENCE
@@ -43,7 +50,10 @@ def wait_until(condition: Any) -> None:
 def test_only_this_machine_is_answered(live: tuple[Viewer, Browser]) -> None:
     """A server on all interfaces would also answer at 127.0.0.2."""
     viewer, browser = live
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.2", browser.port)):
+    with (
+        pytest.raises(ConnectionRefusedError),
+        socket.create_connection(("127.0.0.2", browser.port)),
+    ):
         pass
     assert viewer.viewer_info == [f"Viewer running locally at: http://127.0.0.1:{browser.port}"]
 
@@ -66,7 +76,7 @@ def test_first_camera_sees_the_object_as_training_cameras_do(live: tuple[Viewer,
 def test_controls_change_the_picture_and_show_what_applies(live: tuple[Viewer, Browser]) -> None:
     viewer, browser = live
     assert viewer.control_panel.output_render == "rgb"
-    assert viewer.get_model().controls.shown_output() == "rgb"
+    assert gan_model(viewer).controls.shown_output() == "rgb"
     assert browser.elements["Background seed"]["visible"] is False
     seen = len(browser.pictures)
     browser.set("Background", "plain colour")
@@ -92,7 +102,7 @@ def test_a_change_interrupts_a_sharp_picture(
 ) -> None:
     """Sharp pictures are made to take forever; nerfstudio's own controls would wait for them."""
     viewer, browser = live
-    model = viewer.get_model()
+    model = gan_model(viewer)
     render = model.get_outputs_for_camera
     started = threading.Event()
 

@@ -14,19 +14,17 @@ from nerfstudio_gan3d.viewer.pace import full_size, keep_pace, preview_size
     ("rate", "aspect", "largest", "expected"),
     [
         # 1 / 10 s at 400,000 pixels a second are 40,000 pixels: 200 squared, or 141 x 283.
-        (400_000, 1.0, 512, (200, 200)),
-        (400_000, 2.0, 512, (142, 283)),
-        (400_000, 0.5, 512, (283, 142)),
+        (4e5, 1.0, 512, (200, 200)),
+        (4e5, 2.0, 512, (142, 283)),
+        (4e5, 0.5, 512, (283, 142)),
         # Too slow for a readable picture: the shorter side keeps 96 pixels.
-        (1_000, 1.5, 512, (96, 144)),
+        (1e3, 1.5, 512, (96, 144)),
         # The largest size goes first, both ways.
         (1e9, 1.5, 300, (200, 300)),
-        (1_000, 1.5, 90, (60, 90)),
+        (1e3, 1.5, 90, (60, 90)),
     ],
 )
-def test_preview_size(
-    rate: float, aspect: float, largest: int, expected: tuple[int, int]
-) -> None:
+def test_preview_size(rate: float, aspect: float, largest: int, expected: tuple[int, int]) -> None:
     assert preview_size(rate, aspect, largest) == expected
 
 
@@ -50,7 +48,7 @@ def fake_machine(state: str) -> Any:
 
 
 def test_waiting_for_the_training_does_not_shrink_pictures() -> None:
-    """100 x 100 pixels in 0.3 s of waiting are 33,000 a second, less than what pictures start with."""
+    """100 x 100 pixels in 0.3 s are 33,000 a second, less than what pictures start with."""
     machine = fake_machine("low_move")
     pace = keep_pace(machine)
     before, size = pace.rate, machine._calculate_image_res(1.0)
