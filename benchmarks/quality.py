@@ -2,9 +2,10 @@
 
     python benchmarks/quality.py --load-config RUN/config.yml --evaluator FILE.pt --output DIR
 
-Writes DIR/figures.json (what `gan3d evaluate` measures), DIR/samples.png (one sample a column: rgb, foreground on
-white, depth), DIR/views.png (a sample a row, six azimuths each of rgb, foreground and depth) and DIR/nearest.png
-(samples beside their nearest training images, by pixels and by features), so that copies would be seen.
+Writes DIR/figures.json (what `gan3d evaluate` measures), DIR/samples.png (one sample a column: rgb,
+foreground on white, depth), DIR/views.png (a sample a row, six azimuths each of rgb, foreground and
+depth) and DIR/nearest.png (samples beside their nearest training images, by pixels and by
+features), so that copies would be seen.
 """
 
 from __future__ import annotations

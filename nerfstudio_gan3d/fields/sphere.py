@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Literal
 
@@ -100,9 +101,7 @@ class SphereBackground(nn.Module):
         self.octaves = 10 if self.reference else octaves
         in_dim = 4 * self.octaves if self.reference else 3 + 6 * self.octaves
         sizes = [in_dim] + [hidden_dim] * layers
-        self.layers = nn.ModuleList(
-            StyledLayer(i, o, w_dim) for i, o in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(StyledLayer(i, o, w_dim) for i, o in itertools.pairwise(sizes))
         self.out = StyledLayer(hidden_dim, feature_dim, w_dim, demodulate=False)
         self.num_ws = layers + 1
 

@@ -6,6 +6,7 @@ Symbols: D(x) is the discriminator's logit of image x, G the generator, gamma th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -75,4 +76,5 @@ def hand_over(
     second forward pass. This returns it to the generator's graph, so that one backward pass of the
     summed losses serves both players and neither sends a gradient into the other's parameters.
     """
-    return _HandOver.apply(loss.detach(), [g.detach() for g in gradients], *images)
+    detached = [gradient.detach() for gradient in gradients]
+    return cast(Tensor, _HandOver.apply(loss.detach(), detached, *images))

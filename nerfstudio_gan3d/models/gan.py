@@ -150,7 +150,7 @@ class GanModel(Model):
     that the viewer's controls name.
     """
 
-    config: GanModelConfig
+    config: GanModelConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def populate_modules(self) -> None:
         """Builds generator, discriminator and controls; raises ValueError for impossible
@@ -213,7 +213,9 @@ class GanModel(Model):
         return SceneOutputs(self.generator_ema, self._kept[1], backdrop, shown)
 
     @torch.no_grad()
-    def get_outputs(self, ray_bundle: RayBundle | Cameras) -> dict[str, Tensor]:
+    def get_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, ray_bundle: RayBundle | Cameras
+    ) -> dict[str, Tensor]:
         """Outputs along single rays, without super-resolution, which needs whole images."""
         assert isinstance(ray_bundle, RayBundle)
         return self.scene().rays(ray_bundle, self.config.eval_num_rays_per_chunk)
@@ -342,6 +344,22 @@ def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
             f"model.field.box = {config.field.box}: some camera of the data set sees nothing of "
             f"the box between near = {config.field.near} and far = {config.field.far}; the objects "
             "must lie around the world's origin"
+        )
+
+
+def check_labels(config: GanModelConfig, labelled: bool) -> None:
+    """Raises ValueError where the settings need camera labels that the data set does not have."""
+    if labelled:
+        return
+    if config.discriminator.camera_conditioning:
+        raise ValueError(
+            "the data set has no camera labels: set "
+            "--pipeline.model.discriminator.camera-conditioning False"
+        )
+    if config.losses.camera > 0:
+        raise ValueError(
+            f"the data set has no camera labels and model.losses.camera = {config.losses.camera}: "
+            "set --pipeline.model.losses.camera 0"
         )
 
 

@@ -310,7 +310,8 @@ class Objective(nn.Module):
             image, labels = self.augment(image, labels)
             return [image], labels
         height, width = inputs[1].shape[2:]
-        pair = torch.cat([image, resize_antialias(inputs[1], tuple(image.shape[2:]))], dim=1)
+        raw = resize_antialias(inputs[1], (image.shape[2], image.shape[3]))
+        pair = torch.cat([image, raw], dim=1)
         pair, labels = self.augment(pair, labels)
         return [pair[:, :3], resize_antialias(pair[:, 3:], (height, width))], labels
 

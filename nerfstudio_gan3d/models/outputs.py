@@ -120,7 +120,7 @@ class SceneOutputs:
             camera_type=camera.camera_type,
         )
         bundle = small.generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
-        shape = tuple(bundle.origins.shape[:2])
+        shape = (bundle.origins.shape[0], bundle.origins.shape[1])
         found, origins, directions = self._march(bundle.flatten(), chunk)
         behind = self._behind(found)
         layers = {

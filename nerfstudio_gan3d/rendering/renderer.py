@@ -140,7 +140,8 @@ def render(
     def pick(values: Tensor) -> Tensor:
         return torch.gather(values, 1, chosen.expand(-1, -1, values.shape[-1]))
 
-    inside = _march(scene, *(pick(v) for v in (origins, directions, near, far)), settings, jitter)
+    picked = pick(origins), pick(directions), pick(near), pick(far)
+    inside = _march(scene, *picked, settings, jitter)
 
     def put(values: Tensor, elsewhere: float) -> Tensor:
         full = values.new_full((*hit.shape, values.shape[-1]), elsewhere)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -20,11 +20,17 @@ from torch.amp.grad_scaler import GradScaler
 from torchvision.utils import make_grid
 
 from nerfstudio_gan3d.cameras import cameras_to_labels
-from nerfstudio_gan3d.data.datamanager import GanDataManager
+from nerfstudio_gan3d.data.datamanager import GanDataManager, GanDataManagerConfig
 from nerfstudio_gan3d.latents import make_condition
 from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
 from nerfstudio_gan3d.metrics.evaluate import EvaluationResult, GeneratedBatch, RealBatch, evaluate
-from nerfstudio_gan3d.models.gan import GanModel, fit_to_cameras, validate_batch
+from nerfstudio_gan3d.models.gan import (
+    GanModel,
+    GanModelConfig,
+    check_labels,
+    fit_to_cameras,
+    validate_batch,
+)
 from nerfstudio_gan3d.models.generator import Generator, alpha_map, z_depth
 from nerfstudio_gan3d.scene import Condition
 from nerfstudio_gan3d.training.checkpoints import check_fits
@@ -49,7 +55,7 @@ class GanPipeline(VanillaPipeline):
     """
 
     config: GanPipelineConfig
-    datamanager: GanDataManager
+    datamanager: GanDataManager  # pyright: ignore[reportIncompatibleVariableOverride]
     _model: GanModel
 
     def __init__(
@@ -67,17 +73,20 @@ class GanPipeline(VanillaPipeline):
         self.test_mode = test_mode
         self.world_size = world_size
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else local_rank
-        config.datamanager.resolution = config.model.image_resolution
+        model_config = cast(GanModelConfig, config.model)
+        data_config = cast(GanDataManagerConfig, config.datamanager)
+        data_config.resolution = model_config.image_resolution
         if test_mode == "val":
-            validate_batch(config.model, config.datamanager.batch_size)
+            validate_batch(model_config, data_config.batch_size)
             config.evaluation.validate()
-        self.datamanager = config.datamanager.setup(
+        self.datamanager = data_config.setup(
             device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
         )
         self.datamanager.to(device)
         if test_mode == "val":
-            fit_to_cameras(config.model, cameras_to_labels(self.datamanager.train_dataset.cameras))
-        self._model = config.model.setup(
+            check_labels(model_config, self.datamanager.image_set.labels is not None)
+            fit_to_cameras(model_config, cameras_to_labels(self.datamanager.train_dataset.cameras))
+        self._model = model_config.setup(
             scene_box=self.datamanager.train_dataset.scene_box,
             num_train_data=len(self.datamanager.train_dataset),
             metadata=self.datamanager.train_dataset.metadata,
@@ -95,9 +104,11 @@ class GanPipeline(VanillaPipeline):
         """Losses of one batch of real images and as many generated ones."""
         batch = self.datamanager.next_images(step)
         images = batch["image"].to(self.device, non_blocking=True).float() / 127.5 - 1
-        labels = batch["label"].to(self.device, non_blocking=True)
         fake_labels = self.datamanager.sample_labels(len(images), torch.default_generator)
         fake_labels = fake_labels.to(self.device)
+        # Without labels nothing looks at those of real images; `check_labels` made sure of it.
+        known = batch["label"]
+        labels = fake_labels if known is None else known.to(self.device, non_blocking=True)
         losses, figures = self.model.training_losses(
             images, labels, fake_labels, step, self.world_size
         )
@@ -120,7 +131,8 @@ class GanPipeline(VanillaPipeline):
         labels = self.datamanager.sample_labels(len(GRID_SEEDS), 0).to(self.device)
         found = generate(generator, make_condition(generator, GRID_SEEDS), labels, 1.0)
         depth = found.depth
-        assert depth is not None and found.alpha is not None
+        assert depth is not None
+        assert found.alpha is not None
         near, far = depth[found.alpha > 0.5].aminmax() if (found.alpha > 0.5).any() else (0.0, 1.0)
         shade = ((far - depth) / (far - near + 1e-6)).clamp(0, 1) * found.alpha
         images = {
@@ -138,7 +150,7 @@ class GanPipeline(VanillaPipeline):
         config = config or self.config.evaluation
         extractor = build_extractor(config, self.device)
         generator = self.model.generator_ema
-        result = evaluate(
+        return evaluate(
             generated_batches(generator, self.datamanager, config),
             real_batches(self.datamanager, config.batch_size),
             extractor,
@@ -154,16 +166,15 @@ class GanPipeline(VanillaPipeline):
                 + generator.settings.importance_samples,
             },
         )
-        return result
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ) -> dict[str, Any]:
-        """What ns-eval writes: figures, and (outside of training) how they were obtained."""
-        if get_std:
-            raise ValueError(
-                "--get-std: distances between sets of images have no per-image deviation"
-            )
+        """What ns-eval writes: figures, and (outside of training) how they were obtained.
+
+        ns-eval always asks for deviations over images (``get_std``), which distances between sets
+        of images do not have.
+        """
         result = self.evaluate()
         if output_path is not None:
             output_path.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(command: list[str], **variables: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **variables}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        # Importing nerfstudio starts a pool of compilers, which nothing here uses.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        **variables,
+    }
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -14,12 +14,13 @@ from nerfstudio_gan3d.fields.sphere import (
     sphere_angles,
     sphere_distance,
 )
+from nerfstudio_gan3d.rendering.renderer import Conventions
 
 W = 8
 
 
-def sphere(conventions="corrected", octaves: int = 4) -> SphereBackground:
-    return SphereBackground(W, 3, 8, 2, 3.0, octaves, conventions)
+def sphere(conventions: Conventions = "corrected") -> SphereBackground:
+    return SphereBackground(W, 3, 8, 2, 3.0, 4, conventions)
 
 
 def around(angles: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from nerfstudio_gan3d.fields.decoder import initial_ball
 from nerfstudio_gan3d.fields.triplane import PLANE_AXES, TriPlane, sample_planes
 from nerfstudio_gan3d.models.generator import BoundField
+from nerfstudio_gan3d.rendering.renderer import Conventions
 
 W = 8
 
@@ -79,7 +80,7 @@ def test_lookup_has_right_gradients() -> None:
     assert torch.autograd.gradcheck(lambda p, x: sample_planes(p, x, axes), (planes, positions))
 
 
-def tiny(ball: bool = True, conventions="corrected") -> TriPlane:
+def tiny(ball: bool = True, conventions: Conventions = "corrected") -> TriPlane:
     return TriPlane(W, 3, 8, 4, 64, 8, 8, conventions, ball)
 
 

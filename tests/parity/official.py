@@ -45,6 +45,7 @@ def fixtures_with(*arrays: str) -> list[str]:
 def make_generator(config: dict[str, Any]) -> Generator:
     """The generator of a fixture's configuration, with random weights."""
     rendering, size = config["rendering_kwargs"], config["img_resolution"]
+    side = float(rendering["box_warp"])
     field = FieldConfig(
         TriPlaneConfig(
             config.get("plane_resolution", 256),
@@ -53,7 +54,7 @@ def make_generator(config: dict[str, Any]) -> Generator:
             config["channel_max"],
         ),
         initial_ball=False,
-        box=(float(rendering["box_warp"]),) * 3,
+        box=(side, side, side),
         near=float(rendering["ray_start"]),
         far=float(rendering["ray_end"]),
     )

@@ -1,0 +1,121 @@
+"""Bundles: made from a run, unpacked to a run that commands open, and refused by training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from nerfstudio.utils.eval_utils import eval_setup
+from safetensors.torch import load_file, save_file
+
+from nerfstudio_gan3d import pretrained
+from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.pretrained import apply_settings, bundle, plain_settings, unpack_file
+from nerfstudio_gan3d.run import Run, load_run
+from tests.training.micro import data_set, micro_config, trainer
+
+
+@pytest.fixture(scope="module")
+def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "figures.json").write_text('{"distance": 3.5}')
+    bundle(trained, folder / "micro.safetensors", folder / "figures.json")
+    return folder / "micro.safetensors"
+
+
+def test_an_unpacked_run_shows_the_same(file: Path, run: Run, tmp_path: Path) -> None:
+    header = unpack_file(file, tmp_path / "unpacked")
+    assert header["figures"] == {"distance": 3.5}
+    assert header["images_seen"] == 80
+    assert header["licence"] == "Apache-2.0"
+    opened = load_run(tmp_path / "unpacked")
+    assert opened.settings == run.settings
+    assert opened.images_seen == 80
+    assert opened.step == run.step
+    request, labels = SceneRequest(4, truncation=0.8), run.orbit([10.0, 200.0])
+    expected = run.render(run.scene(request), labels, ["rgb", "depth"])
+    found = opened.render(opened.scene(request), labels, ["rgb", "depth"])
+    # Weights are kept in 16 bits; a colour step of a picture is 1 / 255.
+    assert (found["rgb"] - expected["rgb"]).abs().max() < 0.5 / 255
+    assert (found["depth"] - expected["depth"]).abs().median() < 1e-3
+    # Training would go on from the same weights for both.
+    for name, value in opened.model.generator.state_dict().items():
+        torch.testing.assert_close(value, opened.generator.state_dict()[name], rtol=0, atol=0)
+
+
+def test_it_is_half_as_large_as_the_weights(file: Path, run: Run) -> None:
+    tensors = load_file(file)
+    whole = sum(value.numel() * 4 for value in run.generator.state_dict().values())
+    kept = sum(value.numel() * value.element_size() for value in tensors.values())
+    labels = tensors["datamanager.export_labels"].numel() * 4
+    assert kept - labels < 0.75 * whole
+    assert not any("discriminator" in name for name in tensors)
+
+
+def test_nerfstudio_opens_it(file: Path, tmp_path: Path) -> None:
+    unpack_file(file, tmp_path / "unpacked")
+    config, pipeline, checkpoint, step = eval_setup(tmp_path / "unpacked" / "config.yml")
+    assert checkpoint.parent == tmp_path / "unpacked" / "nerfstudio_models"
+    # The viewer writes its log to the run's folder, which has to exist.
+    assert config.get_base_dir() == tmp_path / "unpacked"
+    assert step == 19
+    assert not pipeline.training
+
+
+def test_training_does_not_continue_from_it(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unpack_file(file, tmp_path / "unpacked")
+    config = micro_config(
+        data_set(tmp_path / "data"),
+        tmp_path / "outputs",
+        load_dir=tmp_path / "unpacked" / "nerfstudio_models",
+    )
+    with pytest.raises(SystemExit) as stop:
+        trainer(config)
+    assert stop.value.code == 2
+    assert "holds a generator for inference alone" in capsys.readouterr().err
+
+
+def test_settings_survive_as_json() -> None:
+    settings = GanModelConfig(view_radius=1.5)
+    settings.field.box = (0.25, 0.5, 1.0)
+    settings.super_resolution.channels = (12, 6)
+    text = json.dumps(plain_settings(settings))
+    again = GanModelConfig()
+    apply_settings(again, json.loads(text))
+    assert again == settings
+    with pytest.raises(ValueError, match=r"no setting model\.field\.colour"):
+        apply_settings(again, {"field": {"colour": 1}})
+
+
+def test_what_cannot_be_unpacked_is_refused(file: Path, tmp_path: Path) -> None:
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="not an empty folder"):
+        unpack_file(file, used)
+    with pytest.raises(ValueError, match="not an empty folder"):
+        unpack_file(file, used / "thesis.tex")
+    other = tmp_path / "other.safetensors"
+    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+        unpack_file(other, tmp_path / "a")
+    other.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+        unpack_file(other, tmp_path / "a")
+    save_file({"a": torch.zeros(1)}, other)
+    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+        unpack_file(other, tmp_path / "a")
+
+    header, tensors = pretrained.read_bundle(file)
+    del tensors["generator.mapping.w_avg"]
+    save_file(tensors, other, {"gan3d": json.dumps(header)})
+    with pytest.raises(ValueError, match=r"1 missing: mapping\.w_avg"):
+        unpack_file(other, tmp_path / "a")
+    save_file(tensors, other, {"gan3d": json.dumps({**header, "method": "gan3d-none"})})
+    with pytest.raises(ValueError, match="'gan3d-none', which is not installed"):
+        unpack_file(other, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
