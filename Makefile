@@ -10,6 +10,8 @@ PYTEST_ARGS ?=
 # What belongs to another project's environment stays outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PYTHONNOUSERSITE := 1
+# torch would start a pool of compiler processes in every command; nothing here is compiled.
+export TORCHINDUCTOR_COMPILE_THREADS := 1
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup demo test lint format

@@ -5,6 +5,7 @@ Implementations are imported when their sub-command runs, so that `gan3d --help`
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after `gan3d`; those of the process if None.
     """
+    # Importing nerfstudio makes torch start a pool of compiler processes, each as heavy as this one.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         options = tyro.cli(
             Command,  # pyright: ignore[reportArgumentType]

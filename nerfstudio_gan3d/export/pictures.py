@@ -85,7 +85,7 @@ def block(pictures: dict[PictureOutput, np.ndarray]) -> UInt8[np.ndarray, "h w 3
     return _join([_join(row, axis=1) for row in rows], axis=0)
 
 
-def grid(blocks: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+def grid(blocks: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "rows columns 3"]:
     """Blocks of equal size, row by row, in the arrangement that comes closest to a square."""
     height, width = blocks[0].shape[:2]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nerfstudio_gan3d.fields.decoder import Decoder, initial_ball
 from nerfstudio_gan3d.fields.gather import gather_rows
-from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork
+from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork, drop_noise
 from nerfstudio_gan3d.scene import FieldSamples
 
 # Object-world axes that run along the width and the height of each plane. EG3D's released code
@@ -134,6 +134,8 @@ class TriPlane(nn.Module):
         self.ball = ball
         # A fixed noise pattern becomes a speckle that all Scenes share; official weights expect it.
         self.noise_mode: NoiseMode = "const" if conventions == "reference" else "none"
+        if self.noise_mode == "none":
+            drop_noise(self.synthesis)
 
     def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> Float[Tensor, "b 3 c h w"]:
         """The planes; all that a Scene needs to keep."""

@@ -19,7 +19,7 @@ from nerfstudio_gan3d.models.config import (
     LatentConfig,
     SuperResolutionConfig,
 )
-from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, truncate
+from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, drop_noise, truncate
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
 from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
@@ -137,6 +137,8 @@ class Generator(nn.Module):
                 latent.w_dim,
                 super_resolution.clamp,
             )
+            if conventions != "reference":
+                drop_noise(self.superresolution)
 
     def map(
         self,

@@ -169,6 +169,17 @@ class SynthesisLayer(nn.Module):
         return self.noise_const
 
 
+def drop_noise(network: nn.Module) -> None:
+    """Remove the noise of all synthesis layers, for networks that only run with noise_mode "none".
+
+    What is not used would otherwise be stored, and count as a parameter that never learns.
+    """
+    for layer in network.modules():
+        if isinstance(layer, SynthesisLayer):
+            layer.register_parameter("noise_strength", None)
+            layer.register_buffer("noise_const", None)
+
+
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution without demodulation, to image channels."""
 

@@ -10,9 +10,9 @@ from types import TracebackType
 class FairLock:
     """Takes turns between training and viewer, as a context manager.
 
-    A `threading.Lock` goes to whoever asks next after it is free. The training loop asks again within
-    a millisecond, before a waiting thread has woken up, and so a picture can wait for many steps.
-    Here it waits for the step that is under way.
+    A `threading.Lock` goes to whoever asks next after it is free. The training loop asks again
+    within a millisecond, before a waiting thread has woken up, and so a picture can wait for many
+    steps. Here it waits for the step that is under way.
     """
 
     def __init__(self) -> None:
