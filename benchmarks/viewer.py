@@ -27,7 +27,7 @@ from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.gan import GanModel
 from tests.viewer.browser import Browser
-from tests.viewer.session import build, fit_to_cars, running_viewer
+from tests.viewer.session import Session, build, fit_to_cars, running_viewer
 
 SIZES = ((96, 144), (128, 192), (171, 256))
 
@@ -58,9 +58,9 @@ def milliseconds_per_picture(model: GanModel, camera: Cameras, repeats: int = 5)
     return round(statistics.median(times[1:]) * 1e3, 1)
 
 
-def orbit(browser: Browser, seconds: float) -> dict[str, float | list[int]]:
+def orbit(session: Session, browser: Browser, seconds: float) -> dict[str, float | list[int]]:
     """Pictures a second while the camera turns, and the time that it then takes to sharpen."""
-    browser.rest()
+    session.rest()
     first = len(browser.pictures)
     start, spent = time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
@@ -75,31 +75,29 @@ def orbit(browser: Browser, seconds: float) -> dict[str, float | list[int]]:
         "cpu_ms_per_picture": round(spent * 1e3 / len(pictures), 1),
         "smallest_picture": list(min(p.pixels.shape[:2] for p in pictures)),
         "largest_picture": list(max(p.pixels.shape[:2] for p in pictures)),
-        "sharp_after_s": round(browser.rest().time - stop, 3),
+        "sharp_after_s": round(session.rest() - stop, 3),
     }
 
 
-def slider(browser: Browser, repeats: int, resting: bool) -> dict[str, float]:
-    """Seconds from moving the seed's slider to the next picture, which is a small one."""
+def slider(session: Session, browser: Browser, repeats: int, resting: bool) -> dict[str, float]:
+    """Seconds from moving the seed's slider to the next small picture's arrival."""
     times, spent = [], 0.0
     for value in range(1, repeats + 1):
-        browser.rest()
+        session.rest()
         time.sleep(0.3)
         if not resting:
-            # A turn is answered by a picture of the turned camera and one of the camera at rest;
-            # the sharp one that follows is under way when the seed changes.
-            seen = len(browser.pictures)
+            # The picture of the turned camera, then one of the camera at rest, then the sharp one,
+            # which has begun a tenth of a second after this.
+            start = time.perf_counter()
             browser.orbit(5)
-            browser.wait(seen + 2, timeout=30)
-            time.sleep(0.25)
-        seen = len(browser.pictures)
+            session.answer(session.answer(start))
+            time.sleep(0.3)
         start, used = time.perf_counter(), time.process_time()
         browser.set("Seed", value)
-        answer = browser.wait(seen + 1, timeout=30)[seen]
-        if browser.sharp(answer):
-            # It was finished already and on its way.
-            answer = browser.wait(seen + 2, timeout=30)[seen + 1]
-        times.append(answer.time - start)
+        sent = session.answer(start)
+        while not browser.pictures or browser.pictures[-1].time < sent:
+            time.sleep(0.001)
+        times.append(browser.pictures[-1].time - start)
         spent += time.process_time() - used
     return {
         "median_s": round(statistics.median(times), 3),
@@ -125,17 +123,18 @@ def main() -> None:
         )
         for height, width in SIZES
     }
-    with tempfile.TemporaryDirectory() as folder, running_viewer(model, Path(folder)) as (_, port):
-        browser = Browser(port)
+    with tempfile.TemporaryDirectory() as folder, running_viewer(model, Path(folder)) as session:
+        browser = Browser(session.port)
         found = {
             "representation": model.config.representation,
             "threads": torch.get_num_threads(),
             "render_ms": rendering,
-            "orbit": orbit(browser, arguments.seconds),
-            "slider": slider(browser, arguments.repeats, resting=True),
-            "slider_while_sharpening": slider(browser, arguments.repeats, resting=False),
-            "sharp_picture": list(browser.rest().pixels.shape[:2]),
+            "orbit": orbit(session, browser, arguments.seconds),
+            "slider": slider(session, browser, arguments.repeats, resting=True),
+            "slider_while_sharpening": slider(session, browser, arguments.repeats, resting=False),
         }
+        session.rest()
+        found["sharp_picture"] = list(browser.pictures[-1].pixels.shape[:2])
         browser.close()
     print(json.dumps(found))
 

@@ -61,7 +61,7 @@ class GanPipeline(VanillaPipeline):
     def __init__(
         self,
         config: GanPipelineConfig,
-        device: str,
+        device: str | torch.device,
         test_mode: Literal["test", "val", "inference"] = "val",
         world_size: int = 1,
         local_rank: int = 0,

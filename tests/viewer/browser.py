@@ -73,7 +73,6 @@ class Browser:
 
     def __post_init__(self) -> None:
         self._socket = connect(f"ws://127.0.0.1:{self.port}", max_size=None)
-        self._arrived = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.send(self.view.message())
@@ -109,26 +108,6 @@ class Browser:
         """Presses a button."""
         self.set(label, True)
 
-    def wait(self, count: int, timeout: float) -> list[Picture]:
-        """All pictures so far, once there are ``count`` of them. Raises TimeoutError."""
-        with self._arrived:
-            if not self._arrived.wait_for(lambda: len(self.pictures) >= count, timeout):
-                raise TimeoutError(f"{len(self.pictures)} of {count} pictures in {timeout} s")
-            return list(self.pictures)
-
-    def sharp(self, picture: Picture) -> bool:
-        """Whether this picture has the resolution that pictures have when nothing moves."""
-        return max(picture.pixels.shape[:2]) == self.elements["Max res"]["value"]
-
-    def rest(self, timeout: float = 60.0) -> Picture:
-        """The sharp picture that ends a movement. Raises TimeoutError."""
-        with self._arrived:
-            if not self._arrived.wait_for(
-                lambda: bool(self.pictures) and self.sharp(self.pictures[-1]), timeout
-            ):
-                raise TimeoutError(f"no sharp picture in {timeout} s")
-            return self.pictures[-1]
-
     def _read(self) -> None:
         for raw in self._socket:
             assert isinstance(raw, bytes)
@@ -151,7 +130,5 @@ class Browser:
             setattr(self.view, name, message[key])
         elif kind == "BackgroundImageMessage":
             pixels = np.asarray(Image.open(io.BytesIO(message["rgb_bytes"])).convert("RGB"))
-            with self._arrived:
-                self.pictures.append(Picture(now, pixels))
-                self._arrived.notify_all()
+            self.pictures.append(Picture(now, pixels))
         return kind in CAMERA_FIELDS

@@ -2,18 +2,14 @@
 
 import pytest
 
-from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
-from tests.viewer.session import build, fit_to_cars
+from tests.viewer.session import build, small_config
 
 
 @pytest.fixture
 def config() -> GanModelConfig:
-    """The tiny preset with fewer samples, and the bundled cars' cameras."""
-    config = fit_to_cars(ballgan_tiny())
-    config.samples = 3
-    config.field.triplane.plane_size = 8
-    return config
+    """A small configuration that a test may change."""
+    return small_config()
 
 
 @pytest.fixture

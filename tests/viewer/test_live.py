@@ -4,64 +4,62 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from nerfstudio.viewer.utils import get_camera
-from nerfstudio.viewer.viewer import Viewer
 
 from nerfstudio_gan3d.cameras import camera_angles, cameras_to_labels
 from nerfstudio_gan3d.models.gan import GanModel
+from nerfstudio_gan3d.viewer.camera import first_camera
 from tests.viewer.browser import Browser
-from tests.viewer.session import running_viewer
+from tests.viewer.session import (
+    PATIENCE,
+    Session,
+    build,
+    running_viewer,
+    small_config,
+    wait_until,
+)
 
-PATIENCE = 60.0
 
-
-@pytest.fixture
-def live(model: GanModel, tmp_path: Path) -> Iterator[tuple[Viewer, Browser]]:
-    """A viewer of the small model, a browser that watches it, and its first sharp picture."""
-    with running_viewer(model, tmp_path) as (viewer, port):
-        browser = Browser(port)
-        browser.rest(PATIENCE)
-        yield viewer, browser
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, Browser]]:
+    """A viewer of the small model, and a browser that has got its first sharp picture."""
+    model = build(small_config())
+    with running_viewer(model, tmp_path_factory.mktemp("viewer"), max_res=64) as session:
+        browser = Browser(session.port)
+        session.rest()
+        yield session, browser
         browser.close()
 
 
-def gan_model(viewer: Viewer) -> GanModel:
+def gan_model(session: Session) -> GanModel:
     """The model that is shown."""
-    model = viewer.get_model()
+    model = session.viewer.get_model()
     assert isinstance(model, GanModel)
     return model
 
 
-def wait_until(condition: Any) -> None:
-    """Waits for another thread. Raises TimeoutError."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("the viewer did not answer")
-        time.sleep(0.01)
-
-
-def test_only_this_machine_is_answered(live: tuple[Viewer, Browser]) -> None:
+def test_only_this_machine_is_answered(live: tuple[Session, Browser]) -> None:
     """A server on all interfaces would also answer at 127.0.0.2."""
-    viewer, browser = live
-    with (
-        pytest.raises(ConnectionRefusedError),
-        socket.create_connection(("127.0.0.2", browser.port)),
-    ):
-        pass
-    assert viewer.viewer_info == [f"Viewer running locally at: http://127.0.0.1:{browser.port}"]
+    session, _ = live
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", session.port)).close()
+    url = f"http://127.0.0.1:{session.port}"
+    assert session.viewer.viewer_info == [f"Viewer running locally at: {url}"]
 
 
-def test_first_camera_sees_the_object_as_training_cameras_do(live: tuple[Viewer, Browser]) -> None:
-    viewer, _ = live
-    (client,) = viewer.viser_server.get_clients().values()
-    camera = get_camera(viewer.get_camera_state(client), 100, 150)
+def test_first_camera_sees_the_object_as_training_cameras_do(
+    live: tuple[Session, Browser],
+) -> None:
+    session, browser = live
+    browser.click("Reset view")
+    wait_until(lambda: np.allclose(browser.view.look_at, 0))
+    (client,) = session.viewer.viser_server.get_clients().values()
+    camera = get_camera(session.viewer.get_camera_state(client), 100, 150)
     # The origin, the cars' centre, projected by nerfstudio's own camera: x right, y up, z backward.
     pose = camera.camera_to_worlds[0].double()
     x, y, z = (-pose[:, 3] @ pose[:, :3]).tolist()
@@ -73,24 +71,28 @@ def test_first_camera_sees_the_object_as_training_cameras_do(live: tuple[Viewer,
     assert float(label[0, 20]) == pytest.approx(1.5, abs=1e-4)
 
 
-def test_controls_change_the_picture_and_show_what_applies(live: tuple[Viewer, Browser]) -> None:
-    viewer, browser = live
-    assert viewer.control_panel.output_render == "rgb"
-    assert gan_model(viewer).controls.shown_output() == "rgb"
+def test_rgb_is_shown_first(live: tuple[Session, Browser]) -> None:
+    session, _ = live
+    assert session.viewer.control_panel.output_render == "rgb"
+    assert gan_model(session).controls.shown_output() == "rgb"
+
+
+def test_controls_change_the_picture_and_show_what_applies(live: tuple[Session, Browser]) -> None:
+    _, browser = live
     assert browser.elements["Background seed"]["visible"] is False
-    seen = len(browser.pictures)
     browser.set("Background", "plain colour")
     browser.set("Colour", (0, 255, 0))
-    browser.wait(seen + 1, PATIENCE)
-    wait_until(lambda: browser.sharp(browser.pictures[-1]))
+    # The corner of the picture shows no foreground.
     wait_until(lambda: tuple(browser.pictures[-1].pixels[0, 0]) == (0, 255, 0))
     browser.set("Background", "another seed's")
     wait_until(lambda: browser.elements["Background seed"]["visible"] is True)
 
 
-def test_reset_view_returns(live: tuple[Viewer, Browser]) -> None:
+def test_reset_view_returns(live: tuple[Session, Browser]) -> None:
     _, browser = live
-    first = browser.view.position
+    browser.click("Reset view")
+    first = first_camera(1.9, (0.0, 0.0, 0.0), 1.5, browser.view.aspect).position
+    wait_until(lambda: np.allclose(browser.view.position, first))
     browser.orbit(40)
     assert np.linalg.norm(np.subtract(browser.view.position, first)) > 5
     browser.click("Reset view")
@@ -98,27 +100,28 @@ def test_reset_view_returns(live: tuple[Viewer, Browser]) -> None:
 
 
 def test_a_change_interrupts_a_sharp_picture(
-    live: tuple[Viewer, Browser], monkeypatch: pytest.MonkeyPatch
+    live: tuple[Session, Browser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sharp pictures are made to take forever; nerfstudio's own controls would wait for them."""
-    viewer, browser = live
-    model = gan_model(viewer)
+    """Sharp pictures are made to take forever; nerfstudio's own wiring would wait for them."""
+    session, browser = live
+    model = gan_model(session)
     render = model.get_outputs_for_camera
-    started = threading.Event()
+    sharpening = threading.Event()
 
     def slow(camera: Any, obb_box: Any = None) -> Any:
-        largest = max(int(camera.width), int(camera.height))
-        while largest == viewer.control_panel.max_res:
-            started.set()
+        while session.machine.state == "high":
+            sharpening.set()
         return render(camera, obb_box)
 
     monkeypatch.setattr(model, "get_outputs_for_camera", slow)
     browser.orbit(10)
-    assert started.wait(PATIENCE)
-    seen = len(browser.pictures)
+    assert sharpening.wait(PATIENCE)
+    start = time.perf_counter()
     browser.set("Seed", 5)
-    assert not browser.sharp(browser.wait(seen + 1, PATIENCE)[seen])
+    session.answer(start)
     assert model.controls.request().seed == 5
     monkeypatch.undo()
+    start = time.perf_counter()
     browser.set("Seed", 6)
-    wait_until(lambda: browser.sharp(browser.pictures[-1]))
+    session.answer(start)
+    session.rest()
