@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after `gan3d`; those of the process if None.
     """
-    # Importing nerfstudio makes torch start a pool of compiler processes, each as heavy as this one.
+    # Importing nerfstudio makes torch start a pool of compiler processes, as heavy as this one.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     try:
         options = tyro.cli(

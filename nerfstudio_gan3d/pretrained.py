@@ -102,6 +102,7 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.machine.seed)
         settings = config.pipeline.model
+        assert isinstance(settings, GanModelConfig)
         box = torch.tensor(settings.field.box) / 2
         model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
     try:
@@ -218,7 +219,6 @@ def _configuration(source: Path, header: Mapping[str, Any], folder: Path) -> Unp
     preset = next(iter(points)).load().config
     given = {item.name: getattr(preset, item.name) for item in dataclasses.fields(preset)}
     config = copy.deepcopy(UnpackedRunConfig(**{**given, "folder": folder}))
-    assert isinstance(config.pipeline.model, GanModelConfig)
     try:
         apply_settings(config.pipeline.model, header["model"])
     except ValueError as error:

@@ -151,6 +151,7 @@ def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
     inside = folder / config.relative_model_dir.name
     found = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
     settings = config.pipeline.model
+    assert isinstance(settings, GanModelConfig)
     box = torch.tensor(settings.field.box) / 2
     model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
     state = {

@@ -5,7 +5,8 @@ import os
 # Two workers on two cores: OpenMP threads that wait for each other would take most of the time.
 # The variable has to be set before torch is imported, and the commands that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Otherwise torch.compile starts a pool of processes, each with a torch of its own, in every command.
+# Otherwise torch.compile starts a pool of processes, each as heavy as its parent, in every
+# command.
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import pytest

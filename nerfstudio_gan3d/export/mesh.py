@@ -14,6 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 from torch import Tensor
+from trimesh.exchange.gltf import export_glb
+from trimesh.visual import ColorVisuals
 
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.level import half_opaque_level, raw_of_density
@@ -183,7 +185,8 @@ def extract_mesh(
     if largest_component:
         mesh = largest_part(mesh)
     if color == "rgb":
-        mesh.visual.vertex_colors = vertex_colors(scene, mesh.vertices, device)
+        colors = vertex_colors(scene, mesh.vertices, device)
+        mesh.visual = ColorVisuals(mesh, vertex_colors=colors)
     mesh.metadata["density_level"] = float(level)
     return mesh
 
@@ -210,15 +213,13 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
 
 def _glb(mesh: trimesh.Trimesh) -> bytes:
     linear = mesh.copy()
-    if mesh.visual.kind == "vertex":
+    if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
         colors = np.asarray(mesh.visual.vertex_colors).copy()
         light = colors[:, :3] / 255.0
         light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
         colors[:, :3] = np.round(light * 255)
-        linear.visual.vertex_colors = colors
-    exported = trimesh.exchange.gltf.export_glb(
-        linear, include_normals=True, tree_postprocessor=_matte
-    )
+        linear.visual = ColorVisuals(linear, vertex_colors=colors)
+    exported = export_glb(linear, include_normals=True, tree_postprocessor=_matte)
     assert isinstance(exported, bytes)
     return exported
 

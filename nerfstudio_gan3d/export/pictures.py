@@ -134,7 +134,7 @@ def write_video(
     with (
         replaced(path) as temporary,
         mediapy.VideoWriter(
-            temporary, shape=first.shape[:2], fps=frames_per_second, crf=16
+            temporary, shape=(first.shape[0], first.shape[1]), fps=frames_per_second, crf=16
         ) as writer,
     ):
         writer.add_image(first)

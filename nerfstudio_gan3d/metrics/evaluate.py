@@ -160,7 +160,7 @@ def evaluate(
 
     Args:
         samples: generated images in random order, in batches of any size.
-        reals: the data set, in batches of any size.
+        reals: the data set, in batches of any size; may be empty without an extractor.
         extractor: the feature space; None leaves every figure out that needs a network.
         seed: draws the controls and the subsets; recorded.
         num_samples: how many of `samples` to use; None for all of them.
@@ -187,14 +187,16 @@ def evaluate(
             batch = RealBatch(batch.image)
         real.update(_real_image(batch.image), batch.label, batch.mask, batch.depth)
     for name, side in (("generated", generated), ("real", real)):
-        if side.count < 2:
+        # Figures that need no network can do without the data set, which may have been left behind.
+        spared = side is real and side.count == 0 and extractor is None
+        if side.count < 2 and not spared:
             raise ValueError(f"there are {side.count} {name} images; at least 2 are needed")
 
     figures = {
         **(_distances(generated, real) if extractor is not None else {}),
         **generated.figures(),
         **generated.shape.figures(),
-        **{f"real_{name}": value for name, value in real.figures().items()},
+        **{f"real_{name}": value for name, value in (real.figures() if real.count else {}).items()},
         **real.shape.figures("truth_"),
     }
     provenance: dict[str, str | int | float] = {

@@ -152,7 +152,7 @@ class GanPipeline(VanillaPipeline):
         generator = self.model.generator_ema
         return evaluate(
             generated_batches(generator, self.datamanager, config),
-            real_batches(self.datamanager, config.batch_size),
+            () if self.datamanager.images_missing else real_batches(self.datamanager),
             extractor,
             seed=config.seed,
             num_samples=config.num_samples,
@@ -235,7 +235,7 @@ def generated_batches(
         yield generate(generator, condition, chosen, config.truncation)
 
 
-def real_batches(data: GanDataManager, batch_size: int) -> Iterator[RealBatch]:
+def real_batches(data: GanDataManager, batch_size: int = 50) -> Iterator[RealBatch]:
     """All training images at their own size, with masks and depth maps where the set has them."""
     images = data.image_set
     places = data.split_indices("train")

@@ -59,7 +59,7 @@ def test_the_whole_demo(
     assert f"--load-config '{config_path}'" in told
     run = load_run(config_path)
     assert run.step > 0
-    assert run.config.pipeline.model.view_radius == pytest.approx(2.0, abs=1e-3)
+    assert run.settings.view_radius == pytest.approx(2.0, abs=1e-3)
 
     assert mediapy.read_image(output / "samples.png").shape == (4 * 18 - 2, 4 * 18 - 2, 3)
     assert len(mediapy.read_video(output / "turntable.mp4")) == 3

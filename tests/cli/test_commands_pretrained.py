@@ -46,12 +46,13 @@ def test_an_unpacked_run_shows_the_same(file: Path, run: Run, tmp_path: Path) ->
         torch.testing.assert_close(value, opened.generator.state_dict()[name], rtol=0, atol=0)
 
 
-def test_it_is_half_as_large_as_the_weights(file: Path, run: Run) -> None:
+def test_large_weights_are_halved_and_players_left_out(file: Path, run: Run) -> None:
     tensors = load_file(file)
     whole = sum(value.numel() * 4 for value in run.generator.state_dict().values())
     kept = sum(value.numel() * value.element_size() for value in tensors.values())
     labels = tensors["datamanager.export_labels"].numel() * 4
-    assert kept - labels < 0.75 * whole
+    # Small tensors stay whole, and this model has few others.
+    assert kept - labels < 0.9 * whole
     assert not any("discriminator" in name for name in tensors)
 
 

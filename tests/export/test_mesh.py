@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from nerfstudio_gan3d.export.level import raw_of_density
 from nerfstudio_gan3d.export.mesh import density_grid, extract_mesh, write_mesh
@@ -38,6 +39,12 @@ def glb_colors(path: Path) -> np.ndarray:
     start = tree["bufferViews"][accessor["bufferView"]]["byteOffset"]
     colors = np.frombuffer(data, np.uint8, accessor["count"] * 4, start)
     return colors.reshape(-1, 4)
+
+
+def colors_of(mesh: trimesh.Trimesh) -> np.ndarray:
+    """Vertex colours, bytes [V, 4]."""
+    assert isinstance(mesh.visual, ColorVisuals)
+    return np.asarray(mesh.visual.vertex_colors)
 
 
 def radii(mesh: trimesh.Trimesh) -> np.ndarray:
@@ -123,7 +130,7 @@ def test_the_largest_part_alone_is_kept():
 def test_vertices_have_the_colour_of_their_place():
     mesh = extract_mesh(scene_of(Balls()), CELLS, level=SURFACE)
     expected = (np.asarray(mesh.vertices) + 0.5) * 255
-    assert np.abs(np.asarray(mesh.visual.vertex_colors)[:, :3] - expected).max() <= 0.5 + 1e-3
+    assert np.abs(colors_of(mesh)[:, :3] - expected).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
@@ -141,9 +148,9 @@ def test_files_keep_shape_and_colour(tmp_path, suffix):
         # glTF stores light; the sRGB curve brings the image's colours back.
         colors = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
     else:
-        colors = np.asarray(loaded.visual.vertex_colors)[:, :3] / 255.0
+        colors = colors_of(loaded)[:, :3] / 255.0
     order = trimesh.proximity.ProximityQuery(mesh).vertex(loaded.vertices)[1]
-    expected = np.asarray(mesh.visual.vertex_colors)[order, :3] / 255.0
+    expected = colors_of(mesh)[order, :3] / 255.0
     # Eight bits of light are coarse in the dark; no colour of this ball is darker than 0.2.
     assert np.abs(colors - expected).max() < 0.01
     assert [file.name for file in path.parent.iterdir()] == [path.name]
