@@ -21,7 +21,7 @@ def ema_decay(batch: int, images_seen: int, half_life: float, rampup: float) -> 
 def update_ema(average: nn.Module, current: nn.Module, decay: float) -> None:
     """``average <- decay * average + (1 - decay) * current``; buffers (such as w's mean) are
     copied."""
-    mine, theirs = list(average.parameters()), list(current.parameters())
-    torch._foreach_lerp_(mine, theirs, 1 - decay)
+    for kept, new in zip(average.parameters(), current.parameters(), strict=True):
+        kept.lerp_(new, 1 - decay)
     for kept, new in zip(average.buffers(), current.buffers(), strict=True):
         kept.copy_(new)

@@ -79,7 +79,7 @@ class GanPipeline(VanillaPipeline):
         if test_mode == "val":
             validate_batch(model_config, data_config.batch_size)
             config.evaluation.validate()
-        self.datamanager = data_config.setup(
+        self.datamanager = data_config.setup(  # pyright: ignore[reportIncompatibleVariableOverride]
             device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
         )
         self.datamanager.to(device)
