@@ -124,8 +124,7 @@ def train(config: GanTrainerConfig) -> Path:
                 soft_wrap=True,
             )
         raise
-    finally:
-        trainer.shutdown()
+    trainer.shutdown()
     return config_path
 
 

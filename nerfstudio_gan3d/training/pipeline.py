@@ -148,6 +148,11 @@ class GanPipeline(VanillaPipeline):
     def evaluate(self, config: EvaluationConfig | None = None) -> EvaluationResult:
         """Measures the moving average of the generator as `EvaluationConfig` asks for."""
         config = config or self.config.evaluation
+        if self.datamanager.images_missing and config.features != "none":
+            raise ValueError(
+                f"the data set {self.datamanager.config.dataparser.data} is missing: distances to "
+                "real images need it; put it back, or evaluate with features none"
+            )
         extractor = build_extractor(config, self.device)
         generator = self.model.generator_ema
         return evaluate(

@@ -71,9 +71,7 @@ def test_the_whole_demo(
     mesh = trimesh.load(output / "car.glb", force="mesh")
     assert isinstance(mesh, trimesh.Trimesh)
     assert mesh.is_watertight
-    # The viewer is gone: its port is free again, and no thread keeps the process alive.
-    port = int(told.split("Watch it at http://localhost:")[1].split()[0])
-    assert demo.free_port(port) == port
+    # The viewer is stopped: no thread of it keeps the process alive.
     stubborn = [thread for thread in threading.enumerate() if not thread.daemon]
     assert len(stubborn) <= before
 
