@@ -33,7 +33,7 @@ demo: setup
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pyright
+	.venv/bin/pyright -p pyproject.toml
 
 format: setup
 	.venv/bin/ruff check --fix .
