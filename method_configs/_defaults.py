@@ -29,8 +29,8 @@ def specification(
 ) -> MethodSpecification:
     """A method as nerfstudio registers it: what `ns-train NAME` starts with.
 
-    Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores and take snapshots more
-    often.
+    Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores, take snapshots more often
+    and let the learning rates fall from 60 % of training on, which short runs gain most from.
     """
     config = GanTrainerConfig(
         method_name=name,
@@ -42,6 +42,7 @@ def specification(
         steps_per_eval_image=500 if tiny else 2000,
         steps_per_eval_all_images=0,
         mixed_precision=False,
+        lr_decay_start=0.6 if tiny else 1.0,
         pipeline=GanPipelineConfig(
             datamanager=GanDataManagerConfig(
                 dataparser=Gan3dImagesDataParserConfig(),
