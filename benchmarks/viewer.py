@@ -26,8 +26,8 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.gan import GanModel
-from tests.viewer.browser import Browser
-from tests.viewer.session import Session, build, fit_to_cars, running_viewer
+from tests.viewer.browser import Browser, Picture
+from tests.viewer.session import Session, build, fit_to_cars, running_viewer, wait_until
 
 SIZES = ((96, 144), (128, 192), (171, 256))
 
@@ -58,9 +58,15 @@ def milliseconds_per_picture(model: GanModel, camera: Cameras, repeats: int = 5)
     return round(statistics.median(times[1:]) * 1e3, 1)
 
 
+def arrival(browser: Browser, sent: float) -> Picture:
+    """Waits until a picture that was sent at this time has come; the last one."""
+    wait_until(lambda: bool(browser.pictures) and browser.pictures[-1].time >= sent)
+    return browser.pictures[-1]
+
+
 def orbit(session: Session, browser: Browser, seconds: float) -> dict[str, float | list[int]]:
     """Pictures a second while the camera turns, and the time that it then takes to sharpen."""
-    session.rest()
+    arrival(browser, session.rest())
     first = len(browser.pictures)
     start, spent = time.perf_counter(), time.process_time()
     while time.perf_counter() - start < seconds:
@@ -94,10 +100,7 @@ def slider(session: Session, browser: Browser, repeats: int, resting: bool) -> d
             time.sleep(0.3)
         start, used = time.perf_counter(), time.process_time()
         browser.set("Seed", value)
-        sent = session.answer(start)
-        while not browser.pictures or browser.pictures[-1].time < sent:
-            time.sleep(0.001)
-        times.append(browser.pictures[-1].time - start)
+        times.append(arrival(browser, session.answer(start)).time - start)
         spent += time.process_time() - used
     return {
         "median_s": round(statistics.median(times), 3),
@@ -133,8 +136,7 @@ def main() -> None:
             "slider": slider(session, browser, arguments.repeats, resting=True),
             "slider_while_sharpening": slider(session, browser, arguments.repeats, resting=False),
         }
-        session.rest()
-        found["sharp_picture"] = list(browser.pictures[-1].pixels.shape[:2])
+        found["sharp_picture"] = list(arrival(browser, session.rest()).pixels.shape[:2])
         browser.close()
     print(json.dumps(found))
 
