@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,10 +76,10 @@ def unpack(name: str, directory: Path) -> str:
     if not source.is_file():
         raise ValueError(f"there is no bundled checkpoint {name!r} in this installation ({source})")
     header = unpack_file(source, directory)
-    shown = directory / CONFIG_NAME
+    shown = shlex.quote(str(directory / CONFIG_NAME))
     return (
-        f"{directory}: {name}, {header['method']} after {header['images_seen'] / 1e6:.2f} million "
-        f"images ({header['licence']}). Look at it with: ns-viewer --load-config {shown}"
+        f"{directory}: {name}, {header['method']} after {header['images_seen']} images "
+        f"({header['licence']}). Look at it with: ns-viewer --load-config {shown}"
     )
 
 

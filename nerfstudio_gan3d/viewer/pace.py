@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nerfstudio.viewer.render_state_machine import RenderStateMachine
 
-TARGET_FPS = 10.0
+TARGET_FPS = 12.0
 SMALLEST_SIDE = 96
 MEMORY = 0.7
 
@@ -54,11 +54,12 @@ class Pace:
 def keep_pace(machine: RenderStateMachine) -> Pace:
     """Lets a browser's render thread choose sizes by `preview_size`.
 
-    nerfstudio has no setting for either rule, so two methods of this one object are replaced. The
-    thread's own processor time is what a picture costs without the wait for the training step; the
-    thread takes part in every operation that torch spreads over several.
+    nerfstudio has no setting for either rule, so two methods of this one object are replaced. In
+    training, the thread's own processor time is what a picture costs without the wait for the
+    training step; the thread takes part in every operation that torch spreads over several.
     """
     pace = Pace()
+    clock = time.perf_counter if machine.viewer.trainer is None else time.thread_time
     render: Callable[..., dict[str, Any]] = machine._render_img
 
     def size(aspect_ratio: float) -> tuple[int, int]:
@@ -72,10 +73,10 @@ def keep_pace(machine: RenderStateMachine) -> Pace:
         return preview_size(pace.rate, aspect_ratio, largest)
 
     def timed(camera_state: Any) -> dict[str, Any]:
-        start = time.thread_time()
+        start = clock()
         outputs = render(camera_state)
         height, width = outputs["rgb"].shape[:2]
-        pace.note(height * width, time.thread_time() - start)
+        pace.note(height * width, clock() - start)
         return outputs
 
     machine._calculate_image_res = size
