@@ -40,13 +40,14 @@ from nerfstudio_gan3d.training.sync import (
     repair_gradients,
     running_means,
 )
+from nerfstudio_gan3d.viewer.settings import KeepsViewerSettings
 
 if TYPE_CHECKING:
     from nerfstudio_gan3d.training.pipeline import GanPipeline
 
 
 @dataclass
-class GanTrainerConfig(TrainerConfig):
+class GanTrainerConfig(KeepsViewerSettings, TrainerConfig):
     """Training of a GAN. `max_num_iterations` is the total, whether a run is resumed or not."""
 
     _target: type = field(default_factory=lambda: GanTrainer)

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.scripts.exporter import (
     ExportCameraPoses,
@@ -26,6 +29,7 @@ from nerfstudio.scripts.render import (
     RenderInterpolated,
     SpiralRender,
 )
+from nerfstudio.scripts.viewer import run_viewer
 
 from nerfstudio_gan3d.cameras import labels_to_cameras
 from nerfstudio_gan3d.run import Run
@@ -197,6 +201,22 @@ def test_export_cameras(trained: Path, tmp_path: Path) -> None:
     expected = labels_to_cameras(torch.tensor(labels(CAMERAS)), SIDE, SIDE).camera_to_worlds
     np.testing.assert_allclose(poses, expected.numpy(), atol=1e-5)
     assert json.loads((tmp_path / "transforms_eval.json").read_text())
+
+
+def test_viewer_listens_on_this_machine_alone(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[ViewerConfig] = []
+
+    def start(config: TrainerConfig, pipeline: Pipeline, step: int) -> None:
+        started.append(config.viewer)
+
+    monkeypatch.setattr(run_viewer, "_start_viewer", start)
+    words = ["--load-config", str(trained), "--viewer.websocket-port", "7321"]
+    monkeypatch.setattr(sys, "argv", ["ns-viewer", *words])
+    run_viewer.entrypoint()
+    (viewer,) = started
+    assert (viewer.websocket_host, viewer.websocket_port) == ("127.0.0.1", 7321)
 
 
 @pytest.mark.slow
