@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from nerfstudio_gan3d.networks.convolution import input_gradients_only
+
 
 def generator_loss(fake_logits: Float[Tensor, "..."]) -> Float[Tensor, ""]:
     """Non-saturating generator loss ``mean softplus(-D(G(z)))`` (Goodfellow et al. 2014)."""
@@ -35,7 +37,8 @@ def r1_penalty(
     mean). A dual discriminator is penalised on both of its resolutions (EG3D, supplement). The
     result is differentiable with respect to the discriminator's parameters.
     """
-    gradients = torch.autograd.grad(real_logits.sum(), list(inputs), create_graph=True)
+    with input_gradients_only():
+        gradients = torch.autograd.grad(real_logits.sum(), list(inputs), create_graph=True)
     return torch.stack([g.float().square().sum((1, 2, 3)) for g in gradients]).sum(0)
 
 

@@ -22,6 +22,7 @@ from nerfstudio_gan3d.losses.adversarial import (
 from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
 from nerfstudio_gan3d.models.generator import Generator, Images, Latents
 from nerfstudio_gan3d.networks.blur import gaussian_blur
+from nerfstudio_gan3d.networks.convolution import input_gradients_only
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
 from nerfstudio_gan3d.scene import Condition, Scene
 
@@ -176,7 +177,8 @@ class Objective(nn.Module):
             if camera is not None:
                 figures["camera_fake"] = camera_loss(camera, seen_labels)
                 loss = loss + self.losses.camera * figures["camera_fake"]
-            gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
+            with input_gradients_only():
+                gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
             out["generator"] = hand_over(loss, gradients, self._inputs(fakes))
             out |= self._volume_losses(scene, fakes, kimg, self._turns(step))
         if discriminator_turn:

@@ -6,6 +6,8 @@ with an image-sized kernel. The operators here are linear, so their derivatives 
 themselves, their adjoints and the ordinary weight gradient.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -40,6 +42,25 @@ def _output_padding(
     ]
 
 
+_parameters_wanted = True
+
+
+@contextmanager
+def input_gradients_only() -> Iterator[None]:
+    """Backward passes inside find gradients of images alone, none of weights and biases.
+
+    `torch.autograd.grad` with respect to an image does not tell a custom function that its weight's
+    gradient is thrown away, which would be half of the work.
+    """
+    # Not a thread's own: on a GPU, backward passes run in threads of the autograd engine.
+    global _parameters_wanted
+    before, _parameters_wanted = _parameters_wanted, False
+    try:
+        yield
+    finally:
+        _parameters_wanted = before
+
+
 class _Conv2d(torch.autograd.Function):
     """torch's convolution with a cheaper second derivative."""
 
@@ -60,9 +81,9 @@ class _Conv2d(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         if need_x:
             grad_x = _Conv2dAdjoint.apply(grad, weight, *ctx.options, x.shape[2:])
-        if need_weight:
+        if need_weight and _parameters_wanted:
             grad_weight = conv2d_weight(x, weight.shape, grad, *ctx.options)
-        if need_bias:
+        if need_bias and _parameters_wanted:
             grad_bias = grad.sum(dim=(0, 2, 3))
         return grad_x, grad_weight, grad_bias, None, None
 
@@ -83,8 +104,12 @@ class _Conv2dAdjoint(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        grad_x = _Conv2d.apply(grad, weight, None, *ctx.options)
-        grad_weight = conv2d_weight(grad, weight.shape, x, *ctx.options)
+        need_x, need_weight = ctx.needs_input_grad[:2]
+        grad_x = grad_weight = None
+        if need_x:
+            grad_x = _Conv2d.apply(grad, weight, None, *ctx.options)
+        if need_weight and _parameters_wanted:
+            grad_weight = conv2d_weight(grad, weight.shape, x, *ctx.options)
         return grad_x, grad_weight, None, None, None
 
 
