@@ -1,17 +1,22 @@
 """Training images and orbit frames per second, as JSON.
 
-    python benchmarks/training.py [--threads 2] [--steps 16] [--cases tiny,tiny64]
+    python benchmarks/training.py [--threads 2] [--steps 16] [--cases tiny,tiny64,plain]
 
 Cases:
     tiny      the presets gan3d-ballgan-tiny and gan3d-eg3d-tiny, with both representations
-    tiny64    a scaled-down EG3D and BallGAN of published building blocks (64 px output, planes of
-    64 px, channel base
-              4096, at most 128 channels, 24 + 24 samples, rendered at 32 px, batch 4), for
-              comparison with the published implementation on the same configuration
+    tiny64    EG3D and BallGAN on a small configuration (64 px output, planes of 64 px, channel base
+              4096, at most 128 channels, 24 + 24 samples, rendered at 32 px, batch 4)
+    plain     the same as published code trains it: the players take turns, each with a forward pass
+              of its own through the generator, and all operators are torch's (grid_sample, conv2d
+              on contiguous tensors with torch's second derivatives, Adam over tensors). It stands
+              in for the published implementation, which cannot be part of this project
 
 A step is everything but reading data: generator, both discriminator passes, all regularisers when
 they are due (R1 every 16 steps, density variation every 4), backward pass, both optimisers, moving
-average. Steps are measured in whole cycles of 16.
+average. Steps are measured in whole cycles of 16; where players take turns, two turns are one
+step. Machines differ and virtual ones vary from minute to minute, so cases that are to be compared
+are measured in turns, ``--rounds`` times, and the median is reported with all values beside it.
+"gflops" is what a matrix product of 1024 reaches at the time.
 """
 
 from __future__ import annotations
@@ -20,12 +25,20 @@ import argparse
 import copy
 import json
 import platform
+import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from unittest import mock
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.fields import triplane
 from nerfstudio_gan3d.latents import SceneRequest, request_latents
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.config import (
@@ -39,12 +52,56 @@ from nerfstudio_gan3d.models.config import (
 from nerfstudio_gan3d.models.eg3d import eg3d_tiny
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
 from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.networks import discriminator, ops, stylegan2, superresolution
 from nerfstudio_gan3d.training.ema import ema_decay, update_ema
+from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 
-# The published EG3D and BallGAN on the configuration tiny64, measured once on two idle cores of
-# another machine (amortised milliseconds a step of 4 images); they cannot be distributed with this
-# project.
+# The published EG3D and BallGAN on the configuration tiny64 with two threads, measured on another,
+# idle machine (amortised milliseconds a step of 4 images). Their ratio to this machine is unknown.
 PUBLISHED_MS = {"eg3d": 610.0, "ballgan": 815.0}
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """torch's own operators in the place of ours."""
+
+    def filtered(
+        x: Tensor, kernel: Tensor, padding: int, stride: int = 1, gain: float = 1.0
+    ) -> Tensor:
+        weight = (kernel * gain).to(x.dtype).expand(x.shape[1], 1, -1, -1)
+        return F.conv2d(F.pad(x, [padding] * 4), weight, stride=stride, groups=x.shape[1])
+
+    def doubled(x: Tensor, kernel: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        x = F.pad(x.reshape(batch, channels, height, 1, width, 1), [0, 1, 0, 0, 0, 1])
+        x = F.pad(x.reshape(batch, channels, 2 * height, 2 * width), [2, 1, 2, 1])
+        weight = (kernel.flip(0, 1) * 4).to(x.dtype).expand(channels, 1, -1, -1)
+        return F.conv2d(x, weight, groups=channels)
+
+    def halved(x: Tensor, kernel: Tensor) -> Tensor:
+        return filtered(x, kernel, 1, 2)
+
+    def clamped(x: Tensor, limit: float) -> bool:
+        return False
+
+    def unchanged(x: Tensor) -> Tensor:
+        return x
+
+    replacements = {
+        "conv2d": F.conv2d,
+        "filter2d": filtered,
+        "upsample2d": doubled,
+        "downsample2d": halved,
+        "fast_memory_format": unchanged,
+        "_within": clamped,
+        "sample_planes": triplane._sample_grid,
+    }
+    with ExitStack() as stack:
+        for module in (ops, discriminator, stylegan2, superresolution, triplane):
+            for name, function in replacements.items():
+                if name in vars(module):
+                    stack.enter_context(mock.patch.object(module, name, function))
+        yield
 
 
 def tiny64(background: bool, conventions: str) -> GanModelConfig:
@@ -71,14 +128,23 @@ def tiny64(background: bool, conventions: str) -> GanModelConfig:
     )
 
 
-def training_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str, float]:
+def training_speed(
+    config: GanModelConfig, batch: int, steps: int, fused: bool = True
+) -> dict[str, float]:
     """Milliseconds a step and images a second."""
     torch.manual_seed(0)
     generator = make_generator(config)
     average = copy.deepcopy(generator).requires_grad_(False)
     objective = make_objective(config)
     players = [generator, objective.discriminator]
-    optimizers = [torch.optim.Adam(p.parameters(), lr=0.002, betas=(0.0, 0.99)) for p in players]
+    adam = GanAdamConfig() if fused else None
+    optimizers = [
+        adam.setup(p.parameters())
+        if adam
+        else torch.optim.Adam(p.parameters(), lr=0.002, betas=(0.0, 0.99))
+        for p in players
+    ]
+    turns = 2 if config.schedule.update == "alternating" else 1
     images = torch.rand(batch, 3, config.image_resolution, config.image_resolution) * 2 - 1
     angles = torch.linspace(-1, 1, batch)
     focal = config.view_focal or 1.5
@@ -86,12 +152,15 @@ def training_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str, 
     labels = orbit_labels(angles, angles * 0.3, radius, focal=focal)
 
     def step(index: int) -> None:
-        losses, _ = objective(generator, images, labels, labels.roll(1, 0), index)
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
+        for turn in range(turns):
+            losses, _ = objective(
+                generator, images, labels, labels.roll(1, 0), turns * index + turn
+            )
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            torch.stack(list(losses.values())).sum().backward()
+            for optimizer in optimizers:
+                optimizer.step()
         seen = int(objective.images_seen)
         update_ema(average, generator, ema_decay(batch, seen, 10000, 0.05))
 
@@ -119,35 +188,92 @@ def orbit_speed(config: GanModelConfig, frames: int = 20) -> dict[str, float]:
     return {"frames_per_second": frames / (time.perf_counter() - start)}
 
 
+def gflops() -> float:
+    """Speed of a matrix product in 10^9 operations a second, the best of ten."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times) / 1e9
+
+
+def summary(rounds: list[dict[str, float]], batch: int) -> dict[str, object]:
+    """Medians over rounds, with every round's step beside them."""
+    steps = [found["ms_per_step"] for found in rounds]
+    middle = statistics.median(steps)
+    report: dict[str, object] = {
+        "ms_per_step": middle,
+        "images_per_second": 1000 * batch / middle,
+        "rounds_ms": steps,
+    }
+    if "frames_per_second" in rounds[0]:
+        report["frames_per_second"] = statistics.median(f["frames_per_second"] for f in rounds)
+    return report
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--cases", default="tiny,tiny64")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", default="tiny,tiny64,plain")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
+    cases: dict[str, tuple[int, Callable[[], dict[str, float]]]] = {}
+    chosen = options.cases.split(",")
+    steps = options.steps
+
+    def preset_case(config: GanModelConfig, batch: int) -> dict[str, float]:
+        return training_speed(config, batch, steps) | orbit_speed(config)
+
+    def plain_case(config: GanModelConfig, batch: int) -> dict[str, float]:
+        with plain_operators():
+            return training_speed(config, batch, steps, fused=False)
+
+    if "tiny" in chosen:
+        for name, preset in (("ballgan", ballgan_tiny()), ("eg3d", eg3d_tiny())):
+            for representation in ("triplane", "hashgrid"):
+                config = replace(preset, representation=representation)
+                config.field = replace(config.field, near=1.1, far=2.7)
+                case = f"{name}-tiny {representation}"
+                cases[case] = 16, partial(preset_case, config, 16)
+    for name, background in (("eg3d", False), ("ballgan", True)):
+        if "tiny64" in chosen:
+            for conventions in ("corrected", "reference"):
+                config = tiny64(background, conventions)
+                case = f"{name}-tiny64 {conventions}"
+                cases[case] = 4, partial(training_speed, config, 4, steps)
+        if "plain" in chosen:
+            config = tiny64(background, "reference")
+            config.schedule = replace(config.schedule, update="alternating")
+            cases[f"{name}-tiny64 plain"] = 4, partial(plain_case, config, 4)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    speeds = []
+    for _ in range(options.rounds):
+        for name, (_batch, measure) in cases.items():
+            speeds.append(gflops())
+            found[name].append(measure())
     report: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "threads": options.threads,
         "steps": options.steps,
+        "gflops": speeds,
     }
-    cases = options.cases.split(",")
-    if "tiny" in cases:
-        for name, preset in (("ballgan", ballgan_tiny()), ("eg3d", eg3d_tiny())):
-            for representation in ("triplane", "hashgrid"):
-                config = replace(preset, representation=representation)
-                config.field = replace(config.field, near=1.1, far=2.7)
-                figures = training_speed(config, 8, options.steps) | orbit_speed(config)
-                report[f"{name}-tiny {representation}"] = figures
-    if "tiny64" in cases:
-        for name, background in (("eg3d", False), ("ballgan", True)):
-            for conventions in ("corrected", "reference"):
-                figures = training_speed(tiny64(background, conventions), 4, options.steps)
-                figures["published_ms_per_step"] = PUBLISHED_MS[name]
-                figures["speedup"] = PUBLISHED_MS[name] / figures["ms_per_step"]
-                report[f"{name}-tiny64 {conventions}"] = figures
+    report |= {name: summary(rounds, cases[name][0]) for name, rounds in found.items()}
+    for name in ("eg3d", "ballgan"):
+        plain = report.get(f"{name}-tiny64 plain")
+        for conventions in ("corrected", "reference"):
+            ours = report.get(f"{name}-tiny64 {conventions}")
+            if isinstance(ours, dict):
+                ours["published_elsewhere_ms"] = PUBLISHED_MS[name]
+                if isinstance(plain, dict):
+                    ours["speedup_over_plain"] = plain["ms_per_step"] / ours["ms_per_step"]
     print(json.dumps(report, indent=2))
 
 

@@ -33,10 +33,10 @@ gan3d_ballgan_tiny = specification(
     "gan3d-ballgan-tiny",
     "BallGAN, 64 px, for two CPU cores; learns the bundled cars in minutes",
     ballgan_tiny(),
-    batch_size=16,
+    batch_size=8,
     iterations=50_000,
-    generator_lr=0.002,
-    discriminator_lr=0.002,
+    generator_lr=0.003,
+    discriminator_lr=0.003,
     mirror=True,
     tiny=True,
 )

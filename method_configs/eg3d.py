@@ -33,10 +33,10 @@ gan3d_eg3d_tiny = specification(
     "gan3d-eg3d-tiny",
     "EG3D, 64 px, for two CPU cores",
     eg3d_tiny(),
-    batch_size=16,
+    batch_size=8,
     iterations=50_000,
-    generator_lr=0.002,
-    discriminator_lr=0.002,
+    generator_lr=0.003,
+    discriminator_lr=0.003,
     mirror=True,
     tiny=True,
 )

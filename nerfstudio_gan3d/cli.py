@@ -123,8 +123,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Importing nerfstudio makes torch start a pool of compiler processes, as heavy as this one.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    # Threads that spin while they wait take the cores from the browser that shows the viewer.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         options = tyro.cli(
             Command,  # pyright: ignore[reportArgumentType]

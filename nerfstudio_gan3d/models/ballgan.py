@@ -78,18 +78,24 @@ def ballgan_tiny() -> GanModelConfig:
         ),
         sphere=BackgroundConfig(octaves=4, hidden_dim=32, layers=3, mapping_layers=2),
         discriminator=DiscriminatorConfig(
-            channel_base=1024, channel_max=128, mapping_layers=2, lr_multiplier=0.1
+            channel_base=1536,
+            channel_max=128,
+            blocks="strided",
+            mapping_layers=2,
+            lr_multiplier=0.1,
         ),
         losses=LossConfig(
             r1_gamma=0.3,
             background=0.1,
-            background_warmup_kimg=10.0,
+            background_warmup_kimg=3.0,
             camera=1.0,
             density_variation=0.02,
             density_variation_points=250,
             density_variation_distance=0.03,
         ),
-        schedule=ScheduleConfig(blur_sigma=0.0, crop_share=0.5, crop_start_kimg=50.0),
+        schedule=ScheduleConfig(
+            blur_sigma=0.0, crop_share=0.5, crop_start_kimg=50.0, scenes_per_batch=4
+        ),
         ada=AdaConfig(mode="adaptive", kimg=60.0, transforms=light_augmentation()),
         ema_kimg=5.0,
         ema_rampup=0.1,

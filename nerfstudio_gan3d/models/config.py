@@ -120,6 +120,9 @@ class DiscriminatorConfig:
     """Channels at size s are min(channel_base / s, channel_max)."""
     channel_max: int = 512
     """Largest number of channels."""
+    blocks: Literal["residual", "strided"] = "residual"
+    """residual: StyleGAN2's blocks. strided: one convolution for each size, a third of the time at
+    32 px."""
     camera_conditioning: bool = True
     """Judge images together with the camera they claim to be taken from."""
     mapping_layers: int = 8

@@ -137,6 +137,7 @@ def make_objective(config: GanModelConfig) -> Objective:
         mapping_lr_multiplier=settings.lr_multiplier,
         disc_c_noise=settings.camera_noise,
         camera_head=config.losses.camera > 0,
+        blocks=settings.blocks,
     )
     return Objective(
         discriminator, config.losses, config.schedule, config.ada, config.image_resolution, seen

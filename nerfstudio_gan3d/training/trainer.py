@@ -158,6 +158,8 @@ class GanTrainer(Trainer):
         flush_writers()
 
     def _run(self) -> None:
+        # Gradients through an opaque foreground become denormal, which CPUs are slow at.
+        torch.set_flush_denormal(True)
         step, last = self._start_step, time.monotonic()
         # The last step that is complete, as a checkpoint is named after it.
         self.step = step - 1

@@ -13,6 +13,7 @@ from nerfstudio_gan3d.networks.convolution import (
     fast_memory_format,
     filter2d,
     fir_filter,
+    input_gradients_only,
     upsample2d,
 )
 
@@ -141,3 +142,36 @@ def test_fast_memory_format_keeps_values() -> None:
     y = fast_memory_format(x)
     assert torch.equal(x, y)
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_input_gradients_only_leaves_out_parameters_and_nothing_else() -> None:
+    x, weight, bias = leaf(2, 3, 5, 5), leaf(4, 3, 3, 3), leaf(4)
+    (expected,) = torch.autograd.grad(conv2d(x, weight, bias, padding=1).square().sum(), x)
+    y = conv2d(x, weight, bias, padding=1).square().sum()
+    with input_gradients_only():
+        found = torch.autograd.grad(y, (x, weight, bias), retain_graph=True, allow_unused=True)
+    torch.testing.assert_close(found[0], expected)
+    assert found[1] is None
+    assert found[2] is None
+    # The graph is as it was: outside, parameters get their gradients.
+    assert all(g is not None for g in torch.autograd.grad(y, (x, weight, bias)))
+
+
+def test_a_penalty_on_input_gradients_reaches_the_weight() -> None:
+    """R1 differentiates what was found inside with respect to the parameters."""
+
+    def penalty(convolve: Callable[..., Tensor]) -> Tensor:
+        y = convolve(x, weight, padding=1).tanh().sum()
+        with input_gradients_only():
+            (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), weight)[0]
+
+    x, weight = leaf(2, 3, 5, 5), leaf(4, 3, 3, 3)
+    torch.testing.assert_close(penalty(conv2d), penalty(F.conv2d))
+
+
+def test_an_error_inside_ends_the_state() -> None:
+    x, weight = leaf(1, 1, 3, 3), leaf(1, 1, 3, 3)
+    with pytest.raises(KeyError), input_gradients_only():
+        raise KeyError
+    assert torch.autograd.grad(conv2d(x, weight).sum(), weight)[0] is not None

@@ -1,12 +1,19 @@
 """Dual discriminator: statistics of a batch, conditioning, second derivatives and errors."""
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nerfstudio_gan3d.networks import ops
-from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, minibatch_std
+from nerfstudio_gan3d.networks.discriminator import (
+    DiscriminatorBlock,
+    DualDiscriminator,
+    StridedBlock,
+    minibatch_std,
+)
 from nerfstudio_gan3d.networks.ops import Conv2d
 
 
@@ -57,6 +64,7 @@ def test_groups_do_not_see_each_other() -> None:
 
 def test_block_equals_its_definition() -> None:
     block = small().block(16).double()
+    assert isinstance(block, DiscriminatorBlock)
     x = torch.randn(2, 6, 16, 16, dtype=torch.float64)
 
     def plain(layer: Conv2d, x: Tensor, stride: int, pad: int, gain: float) -> Tensor:
@@ -71,6 +79,23 @@ def test_block_equals_its_definition() -> None:
     features = plain(block.fromrgb, x, 1, 0, 2**0.5)
     main = plain(block.conv1, plain(block.conv0, features, 1, 1, 2**0.5), 2, 2, 1.0)
     expected = plain(block.skip, features, 2, 1, 0.5**0.5) + main
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_strided_block_equals_its_definition() -> None:
+    block = small(blocks="strided", conv_clamp=0.5).block(16).double()
+    assert isinstance(block, StridedBlock)
+    assert block.fromrgb is not None
+    torch.nn.init.normal_(block.bias)
+    x = torch.randn(2, 6, 16, 16, dtype=torch.float64)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+        y = F.conv2d(x, weight / weight[0].numel() ** 0.5, bias, stride, padding=1)
+        return (2**0.5 * F.leaky_relu(y, 0.2)).clamp(-0.5, 0.5)
+
+    features = plain(x, block.fromrgb.weight, block.fromrgb.bias, 1)
+    expected = plain(features, block.weight, block.bias, 2)
+    assert expected.shape == (2, 8, 8, 8)
     torch.testing.assert_close(block(x), expected)
 
 
@@ -151,8 +176,11 @@ def test_gradient_of_the_r1_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(actual, expected, msg=name)
 
 
-def test_second_derivatives_by_finite_differences() -> None:
-    discriminator = small(img_resolution=8, channel_base=8, channel_max=2, c_dim=3).double()
+@pytest.mark.parametrize("blocks", ["residual", "strided"])
+def test_second_derivatives_by_finite_differences(blocks: str) -> None:
+    discriminator = small(
+        img_resolution=8, channel_base=8, channel_max=2, c_dim=3, blocks=blocks
+    ).double()
     image = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     raw = torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     c = torch.randn(2, 3, dtype=torch.float64)
@@ -190,8 +218,9 @@ def test_camera_head() -> None:
     assert not torch.allclose(other.logits, logits)
 
 
-def test_every_parameter_has_a_gradient() -> None:
-    discriminator = small()
+@pytest.mark.parametrize("blocks", ["residual", "strided"])
+def test_every_parameter_has_a_gradient(blocks: str) -> None:
+    discriminator = small(blocks=blocks)
     discriminator(*batch()).square().sum().backward()
     missing = [
         name
@@ -201,8 +230,11 @@ def test_every_parameter_has_a_gradient() -> None:
     assert not missing
 
 
-def test_initial_logits_have_unit_size() -> None:
-    discriminator = DualDiscriminator(32, channel_base=1024, channel_max=64, mapping_layers=2)
+@pytest.mark.parametrize("blocks", ["residual", "strided"])
+def test_initial_logits_have_unit_size(blocks: Literal["residual", "strided"]) -> None:
+    discriminator = DualDiscriminator(
+        32, channel_base=1024, channel_max=64, mapping_layers=2, blocks=blocks
+    )
     with torch.no_grad():
         logits = discriminator(*batch(64, 32))
     assert 0.2 < logits.std() < 5

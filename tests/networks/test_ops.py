@@ -32,6 +32,16 @@ def test_activation_by_hand() -> None:
     assert activate_(torch.tensor([-10.0, 5.0]), "linear").tolist() == [-10, 5]
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-3.0, 1.0), (-1.0, 3.0), (-3.0, 3.0)])
+def test_a_clamp_stops_values_and_gradients_beyond_it(low: float, high: float) -> None:
+    x = torch.tensor([low, 0.5, high], requires_grad=True)
+    y = activate_(x, "linear", clamp=2.0)
+    assert y.tolist() == [max(low, -2), 0.5, min(high, 2)]
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert gradient.tolist() == [low > -2, 1, high < 2]
+    assert activate_(torch.tensor([torch.nan, 3.0]), "linear", clamp=2.0)[1] == 2
+
+
 def modulated_twin(
     x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, demodulate: bool, up: bool, gain: float
 ) -> Tensor:

@@ -33,6 +33,8 @@ OPTIONS: dict[str, Any] = {
     "pipeline.model.losses.density_variation": 0.1,
     "pipeline.model.losses.density_variation_points": 16,
     "pipeline.model.ada.initial_p": 0.3,
+    # Far from what a micro GAN says of reals, so that p moves one way and never back to its start.
+    "pipeline.model.ada.target": -0.9,
     "pipeline.model.ada.interval": 2,
     "pipeline.model.ada.kimg": 0.2,
 }
