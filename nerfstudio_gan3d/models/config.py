@@ -121,8 +121,8 @@ class DiscriminatorConfig:
     channel_max: int = 512
     """Largest number of channels."""
     blocks: Literal["residual", "strided"] = "residual"
-    """residual: StyleGAN2's blocks. strided: one convolution for each size, a third of the time at
-    32 px."""
+    """residual: StyleGAN2's blocks. strided: one convolution for each size, which is
+    faster on a CPU."""
     camera_conditioning: bool = True
     """Judge images together with the camera they claim to be taken from."""
     mapping_layers: int = 8

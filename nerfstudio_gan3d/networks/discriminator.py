@@ -39,7 +39,7 @@ def minibatch_std(x: Float[Tensor, "b c h w"], group_size: int) -> Float[Tensor,
     batch, channels, height, width = x.shape
     group = min(group_size, batch)
     y = x.reshape(group, batch // group, channels, height, width)
-    # torch's own variance takes five times as long on a CPU.
+    # Written out, since torch's own variance over a strided dimension is slow on a CPU.
     variance = (y - y.mean(dim=0)).square().mean(dim=0)
     deviation = (variance + 1e-8).sqrt().mean(dim=(1, 2, 3))  # [B/G]
     deviation = deviation.repeat(group).to(x.dtype).reshape(batch, 1, 1, 1)
@@ -80,7 +80,8 @@ class StridedBlock(nn.Module):
     """One 4x4 convolution that halves the size; the first block also turns an image into features.
 
     The discriminator of DCGAN (Radford et al. 2016, section 3) with equalised learning rates and
-    without batch normalisation. At 32 px a pass takes a third of the residual blocks' time.
+    without batch normalisation. A training step of gan3d-ballgan-tiny takes 0.8 of the time that it
+    takes with residual blocks (batch 16, two threads).
     """
 
     def __init__(

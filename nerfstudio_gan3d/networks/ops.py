@@ -40,7 +40,7 @@ def _within(x: Tensor, limit: float) -> bool:
     """Whether a clamp would change nothing, where it is cheap to know.
 
     Clamps guard half precision, and hardly ever act. On a CPU one look at the extremes takes a
-    tenth of the clamp's forward and backward pass; a GPU would have to be waited for.
+    fraction of the clamp's forward and backward pass; a GPU would have to be waited for.
     """
     if x.device.type != "cpu" or x.numel() == 0:
         return False
