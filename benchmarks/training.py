@@ -241,7 +241,7 @@ def main() -> None:
                 config = replace(preset, representation=representation)
                 config.field = replace(config.field, near=1.1, far=2.7)
                 case = f"{name}-tiny {representation}"
-                cases[case] = 16, partial(preset_case, config, 16)
+                cases[case] = 8, partial(preset_case, config, 8)
     for name, background in (("eg3d", False), ("ballgan", True)):
         if "tiny64" in chosen:
             for conventions in ("corrected", "reference"):

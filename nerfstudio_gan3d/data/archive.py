@@ -66,6 +66,7 @@ class ZipTree(FileTree):
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [info for info in archive.infolist() if not info.is_dir()]
+        # zipfile raises NotImplementedError for compression methods that it does not know.
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(f"{path}: not a readable zip file ({error})") from error
         _check_names(path, members)
