@@ -105,6 +105,9 @@ class Scene:
     and more; a scale of that size lets networks with outputs near one express them."""
     style: Float[Tensor, "b w_dim"] | None = None
     """Latent that a super-resolution stage needs; None where there is none."""
+    nothing: float = 0.0
+    """What every feature of a ray that ends in nothing is: 0 (black) or 1 (white). Without
+    background only."""
 
     def density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
         """Volume density per unit length at object-world positions."""

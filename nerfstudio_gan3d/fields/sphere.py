@@ -83,7 +83,13 @@ class SphereBackground(nn.Module):
     is continuous all around. reference encodes (theta, phi) / 2 pi as published: there the first
     octave has period two, so phi = 0 and phi = 2 pi get different codes and a seam runs along the
     +z half-plane.
+
+    With ``z_dim`` it is BallGAN's earlier network (ver0): plain layers with ReLU between, of which
+    the first takes the unmapped latent z beside the code. Otherwise every layer is modulated by a
+    mapped latent w (ver1).
     """
+
+    layers: nn.ModuleList
 
     def __init__(
         self,
@@ -94,15 +100,22 @@ class SphereBackground(nn.Module):
         radius: float = 3.0,
         octaves: int = 8,
         conventions: Literal["corrected", "reference"] = "corrected",
+        z_dim: int = 0,
     ) -> None:
         super().__init__()
         self.radius = radius
+        self.plain = z_dim > 0
         self.reference = conventions == "reference"
         self.octaves = 10 if self.reference else octaves
         in_dim = 4 * self.octaves if self.reference else 3 + 6 * self.octaves
-        sizes = [in_dim] + [hidden_dim] * layers
-        self.layers = nn.ModuleList(StyledLayer(i, o, w_dim) for i, o in itertools.pairwise(sizes))
-        self.out = StyledLayer(hidden_dim, feature_dim, w_dim, demodulate=False)
+        sizes = [in_dim + z_dim] + [hidden_dim] * layers
+        pairs = itertools.pairwise(sizes)
+        if self.plain:
+            self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairs)
+            self.out = nn.Linear(hidden_dim, feature_dim)
+        else:
+            self.layers = nn.ModuleList(StyledLayer(i, o, w_dim) for i, o in pairs)
+            self.out = StyledLayer(hidden_dim, feature_dim, w_dim, demodulate=False)
         self.num_ws = layers + 1
 
     def encode(
@@ -120,12 +133,20 @@ class SphereBackground(nn.Module):
 
     def forward(
         self,
-        ws: Float[Tensor, "b l w"],
+        ws: Float[Tensor, "b *l w"],
         origins: Float[Tensor, "b r 3"],
         directions: Float[Tensor, "b r 3"],
     ) -> Float[Tensor, "b r f"]:
-        """Colour features (0..1) that rays see on the sphere; ``ws`` has one latent a layer."""
+        """Colour features (0..1) that rays see on the sphere.
+
+        ``ws`` has one latent w a layer; for ver0 it is the latent z [B, Z].
+        """
         x = self.encode(origins, directions)
+        if self.plain:
+            x = torch.cat([x, ws[:, None].expand(-1, x.shape[1], -1)], dim=-1)
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+            return colour_range(self.out(x))
         for index, layer in enumerate(self.layers):
             x = torch.nn.functional.leaky_relu(layer(x, ws[:, index]), 0.2) * math.sqrt(2)
         return colour_range(self.out(x, ws[:, -1]))
@@ -134,7 +155,7 @@ class SphereBackground(nn.Module):
 class BoundSphere:
     """A `SphereBackground` with the latents of B Scenes: the Background that a Scene holds."""
 
-    def __init__(self, sphere: SphereBackground, ws: Float[Tensor, "b l w"]) -> None:
+    def __init__(self, sphere: SphereBackground, ws: Float[Tensor, "b *l w"]) -> None:
         self.sphere = sphere
         self.ws = ws
 

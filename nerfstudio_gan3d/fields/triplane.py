@@ -14,12 +14,15 @@ from nerfstudio_gan3d.fields.gather import gather_rows
 from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork, drop_noise
 from nerfstudio_gan3d.scene import FieldSamples
 
+PlaneAxes = Literal["auto", "xy_xz_zy", "xy_xz_zx", "xy_xz_yz"]
+
 # Object-world axes that run along the width and the height of each plane. EG3D's released code
 # projects its third plane on (z, x), which repeats the second one transposed; official weights
 # depend on it.
 PLANE_AXES = {
-    "corrected": ((0, 1), (0, 2), (2, 1)),
-    "reference": ((0, 1), (0, 2), (2, 0)),
+    "xy_xz_zy": ((0, 1), (0, 2), (2, 1)),
+    "xy_xz_zx": ((0, 1), (0, 2), (2, 0)),
+    "xy_xz_yz": ((0, 1), (0, 2), (1, 2)),
 }
 
 
@@ -104,8 +107,9 @@ class TriPlane(nn.Module):
         plane_channels: features of a plane.
         channel_base, channel_max: channels of the synthesis network, ``min(base / size, max)``.
         hidden_dim: width of the decoder.
-        conventions: which axes the third plane runs along (`PLANE_AXES`).
+        conventions: reference keeps the noise of the published synthesis network.
         ball: start from `initial_ball`.
+        axes: name in `PLANE_AXES`; auto is that of the conventions.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class TriPlane(nn.Module):
         hidden_dim: int = 64,
         conventions: Literal["corrected", "reference"] = "corrected",
         ball: bool = True,
+        axes: PlaneAxes = "auto",
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
@@ -130,7 +135,9 @@ class TriPlane(nn.Module):
         )
         self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
         self.num_ws: int = self.synthesis.num_ws
-        self.axes = PLANE_AXES[conventions]
+        if axes == "auto":
+            axes = "xy_xz_zx" if conventions == "reference" else "xy_xz_zy"
+        self.axes = PLANE_AXES[axes]
         self.ball = ball
         # A fixed noise pattern becomes a speckle that all Scenes share; official weights expect it.
         self.noise_mode: NoiseMode = "const" if conventions == "reference" else "none"

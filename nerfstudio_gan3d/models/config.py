@@ -19,6 +19,9 @@ class TriPlaneConfig:
     """Channels of the synthesis network at size s are min(channel_base / s, channel_max)."""
     channel_max: int = 512
     """Largest number of channels of the synthesis network."""
+    axes: Literal["auto", "xy_xz_zy", "xy_xz_zx", "xy_xz_yz"] = "auto"
+    """Axes of the world along the width and height of each plane. auto: xy_xz_zy, or with reference
+    conventions xy_xz_zx, whose third plane repeats the second one."""
 
 
 @dataclass
@@ -67,6 +70,8 @@ class FieldConfig:
     far: float = 0.0
     """Distance from the camera at which sampling ends at the latest. 0: near and far are chosen so
     that every camera of the data set sees the whole box."""
+    white_back: bool = False
+    """Rays that leave the box end in white; False is black. For models without a background."""
 
 
 @dataclass
@@ -84,6 +89,9 @@ class BackgroundConfig:
     angles)."""
     mapping_layers: int = 8
     """Layers of the background's mapping network."""
+    version: Literal["ver1", "ver0"] = "ver1"
+    """ver1: the latent is mapped and modulates every layer. ver0, BallGAN's earlier network: plain
+    layers that take the latent beside the direction; reference conventions only."""
 
 
 @dataclass
@@ -100,6 +108,9 @@ class LatentConfig:
     """Learning-rate multiplier of both mapping networks."""
     pose_conditioning: bool = False
     """Feed a camera label to the mapping network (generator pose conditioning)."""
+    pose_scale: float = 1.0
+    """Factor on that label. Some official models were trained with 0: they have the layers, and
+    every pose is the neutral one."""
 
 
 @dataclass
@@ -110,6 +121,14 @@ class SuperResolutionConfig:
     """Channels of its two blocks."""
     clamp: float | None = 256.0
     """Limit of its activations; needed in half precision."""
+    input_resolution: int = 0
+    """Side that the rendered image is brought to first. 0: the neural resolution."""
+    resize: Literal["different", "smaller"] = "different"
+    """Whether a rendered image of another side is resized always, or only if it is smaller."""
+    antialias: bool = True
+    """Whether that resizing filters."""
+    noise: Literal["none", "const", "random"] = "none"
+    """Noise of its layers; const and random need reference conventions."""
 
 
 @dataclass

@@ -51,6 +51,12 @@ class GanModelConfig(ModelConfig):
     conventions: Conventions = "corrected"
     """corrected, or reference: the published code's rules, which official weights were trained
     with."""
+    sampling: Literal["auto", "corrected", "reference"] = "auto"
+    """Rules by which rays are sampled and composited; auto follows conventions. Official weights
+    under corrected sampling show no flicker and use every interval."""
+    ray_bounds: Literal["constant", "box"] = "constant"
+    """Where rays start and end under reference sampling: at near and far, or where they enter and
+    leave the box (EG3D's ray_start = auto). Corrected sampling does both."""
     image_resolution: int = 512
     """Side of the images that are learned, pixels."""
     neural_resolution: int = 64
@@ -115,9 +121,15 @@ def make_generator(config: GanModelConfig) -> Generator:
         config.field,
         config.sphere if config.background else None,
         config.super_resolution if config.has_super_resolution else None,
-        RenderSettings(config.samples, config.importance_samples, config.conventions),
+        RenderSettings(
+            config.samples,
+            config.importance_samples,
+            config.conventions if config.sampling == "auto" else config.sampling,
+            config.ray_bounds,
+        ),
         config.neural_resolution,
         config.image_resolution,
+        config.conventions,
     )
 
 
@@ -303,6 +315,16 @@ def validate(config: GanModelConfig) -> None:
         raise ValueError(
             "model.conventions = reference exists for triplane only; set model.representation to "
             "triplane or model.conventions to corrected"
+        )
+    reference = config.conventions == "reference"
+    if config.field.white_back and config.background:
+        raise ValueError("model.field.white_back: the sphere is the background; set one of them")
+    if config.sphere.version == "ver0" and not reference:
+        raise ValueError("model.sphere.version = ver0 exists for conventions = reference only")
+    if config.super_resolution.noise != "none" and not reference:
+        raise ValueError(
+            f"model.super_resolution.noise = {config.super_resolution.noise}: noise exists for "
+            "conventions = reference only; set it to none"
         )
     if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
         raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")

@@ -19,9 +19,9 @@ from nerfstudio_gan3d.models.config import (
     LatentConfig,
     SuperResolutionConfig,
 )
-from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, drop_noise, truncate
+from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, NoiseMode, drop_noise, truncate
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
-from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings, render
+from nerfstudio_gan3d.rendering.renderer import Conventions, Rendering, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
 
 Representation = Literal["hashgrid", "triplane"]
@@ -31,7 +31,7 @@ class Latents(NamedTuple):
     """Intermediate latents w, one a layer."""
 
     foreground: Float[Tensor, "b l w"]
-    background: Float[Tensor, "b m w"] | None
+    background: Float[Tensor, "b *m w"] | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ class Generator(nn.Module):
         black),
             ``super_resolution=None`` renders the final image directly.
         representation: hashgrid or triplane.
-        settings: samples along rays and conventions.
+        settings: samples along rays and the rules of sampling.
         neural_resolution: side of the rendered image that super-resolution takes.
         image_resolution: side of the final image.
+        conventions: rules that the networks follow; None are those of sampling.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Generator(nn.Module):
         settings: RenderSettings,
         neural_resolution: int,
         image_resolution: int,
+        conventions: Conventions | None = None,
     ) -> None:
         super().__init__()
         self.latent = latent
@@ -97,7 +99,9 @@ class Generator(nn.Module):
         self.image_resolution = image_resolution
         self.bounds = Bounds(field.box, field.near, field.far)
         self.density_scale = field.density_scale
-        conventions = settings.conventions
+        self.white_back = field.white_back
+        conventions = conventions or settings.conventions
+        self.conventions: Conventions = conventions
         self.field = _make_field(representation, latent, field, conventions)
         self.mapping = MappingNetwork(
             latent.z_dim,
@@ -118,7 +122,10 @@ class Generator(nn.Module):
                 background.radius,
                 background.octaves,
                 conventions,
+                latent.z_dim if background.version == "ver0" else 0,
             )
+        if background is not None and background.version == "ver1":
+            assert self.background is not None
             self.background_mapping = MappingNetwork(
                 latent.z_dim,
                 0,
@@ -130,13 +137,16 @@ class Generator(nn.Module):
         self.superresolution: SuperResolution | None = None
         if super_resolution is not None:
             self.superresolution = SuperResolution(
-                neural_resolution,
+                super_resolution.input_resolution or neural_resolution,
                 image_resolution,
                 field.feature_dim,
                 super_resolution.channels,
                 latent.w_dim,
                 super_resolution.clamp,
+                super_resolution.resize,
+                super_resolution.antialias,
             )
+            self.superresolution_noise: NoiseMode = super_resolution.noise
             if conventions != "reference":
                 drop_noise(self.superresolution)
 
@@ -157,16 +167,20 @@ class Generator(nn.Module):
             # The neutral pose of a model with pose conditioning, as official samplers without one
             # give it.
             label = condition.z.new_zeros(len(condition.z), LABEL_SIZE)
+        if label is not None and self.latent.pose_scale != 1:
+            label = label * self.latent.pose_scale
         ws = self.mapping(condition.z, label if self.latent.pose_conditioning else None)
         ws = truncate(ws, self.mapping.w_avg, truncation, cutoff)
         behind = None
-        if self.background_mapping is not None:
-            if condition.z_background is None:
+        if self.background is not None:
+            behind = condition.z_background
+            if behind is None:
                 raise ValueError(
                     "the condition has no z_background, but this generator has a sphere"
                 )
+        if self.background_mapping is not None:
             psi = truncation if background_truncation is None else background_truncation
-            behind = self.background_mapping(condition.z_background)
+            behind = self.background_mapping(behind)
             behind = truncate(behind, self.background_mapping.w_avg, psi)
         return Latents(ws, behind)
 
@@ -184,6 +198,7 @@ class Generator(nn.Module):
             background,
             self.density_scale,
             latents.foreground[:, -1],
+            1.0 if self.white_back else 0.0,
         )
 
     def update_averages(self, latents: Latents) -> None:
@@ -225,10 +240,9 @@ class Generator(nn.Module):
             return Images(raw, raw, rendering)
         assert scene.style is not None
         style = scene.style.repeat(len(raw) // scene.batch_size, 1)[:, None]
-        out = self.superresolution(features, raw, style)
+        out = self.superresolution(features, raw, style, self.superresolution_noise)
         quirk = (
-            self.settings.conventions == "reference"
-            and width == height == self.superresolution.input_size
+            self.conventions == "reference" and width == height == self.superresolution.input_size
         )
         return Images(out.image, out.mutated_raw if quirk else raw, rendering)
 
@@ -289,6 +303,7 @@ def _make_field(
             field.hidden_dim,
             conventions,
             field.initial_ball,
+            planes.axes,
         )
     grid = field.hashgrid
 

@@ -47,9 +47,8 @@ class SceneOutputs:
     Args:
         generator: made the Scene; its super-resolution finishes whole images.
         backdrop: what stands behind the foreground.
-        shown: the only output that somebody looks at, or None for all. Normals cost a gradient per
-        ray and are
-            left zero while another output is shown.
+        shown: the only output that somebody looks at, or None for all. What costs much is left out
+            of the others: normals (a gradient per ray) are zero, colours are not super-resolved.
     """
 
     def __init__(
@@ -58,6 +57,7 @@ class SceneOutputs:
         self.generator = generator
         self.scene = scene
         self.backdrop = backdrop
+        self.shown = shown
         self.with_normals = shown in (None, "normals")
         self.rotation = object_to_nerfstudio(generator.mapping.w_avg.device)
 
@@ -136,7 +136,11 @@ class SceneOutputs:
         }
         for name, features in layers.items():
             features = features.mT.unflatten(2, shape) * 2 - 1
-            final = upsampler(features, features[:, :3], self.scene.style[:, None]).image
+            final = features[:, :3]
+            if self.shown in (None, name):
+                noise = self.generator.superresolution_noise
+                style = self.scene.style[:, None]
+                final = upsampler(features, final, style, noise).image
             out[name] = (final / 2 + 0.5).clamp(0, 1)
         return {name: _fit(value, height, width) for name, value in out.items()}
 
@@ -147,8 +151,9 @@ class SceneOutputs:
         return plain
 
     def _behind(self, found: Rendering) -> Tensor:
-        if self.backdrop.mode == "own" and found.background is not None:
-            return found.background
+        if self.backdrop.mode == "own":
+            nothing = torch.full_like(found.foreground, self.scene.nothing)
+            return nothing if found.background is None else found.background
         colour = self.backdrop.colour if self.backdrop.mode == "colour" else (0.0, 0.0, 0.0)
         return self._plain(found.foreground, colour)
 

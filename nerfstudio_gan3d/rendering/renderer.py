@@ -31,8 +31,10 @@ class RenderSettings:
     """Further samples a ray where the first ones found weight; 0 disables the second pass."""
     conventions: Conventions = "corrected"
     """corrected: piecewise constant density between the ray's entry into and exit from the box,
-    every interval used. reference: EG3D's marcher and its constant near and far, which official
-    weights were trained with."""
+    every interval used. reference: EG3D's marcher, which official weights were trained with."""
+    ray_bounds: Literal["constant", "box"] = "constant"
+    """Reference rules only: samples lie between the Scene's near and far, or between the ray's
+    entry into and exit from the box."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -120,8 +122,13 @@ def render(
     """
     bounds = scene.bounds
     if settings.conventions == "reference":
-        near = torch.full_like(origins[..., :1], bounds.near)
-        far = torch.full_like(near, bounds.far)
+        if settings.ray_bounds == "box":
+            near, far = samplers.reference_box_interval(
+                origins, directions, bounds.box, bounds.near, bounds.far
+            )
+        else:
+            near = torch.full_like(origins[..., :1], bounds.near)
+            far = torch.full_like(near, bounds.far)
         march = _march(scene, origins, directions, near, far, settings, jitter)
         return _finish(scene, origins, directions, march, settings)
     near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)
@@ -179,7 +186,7 @@ def _march(
         jitter = Jitter.draw(batch, rays, settings, origins.device)
     if settings.conventions == "reference":
         half = jitter.coarse if jitter else origins.new_full((batch, rays, settings.samples), 0.5)
-        distances = samplers.reference_stratified(scene.bounds.near, scene.bounds.far, half)
+        distances = samplers.reference_stratified(near, far, half)
     else:
         distances = samplers.stratified(near, far, settings.samples, jitter and jitter.coarse)
     found = _query(scene, origins, directions, distances)
@@ -269,6 +276,10 @@ def _finish(
         alone = march.moment / opacity.clamp(min=1e-6)
         alone = torch.where(opacity < 1e-6, scene.bounds.far, alone)
     background, features, distance = None, march.features, alone
+    if scene.nothing and scene.background is None:
+        # The published code takes the weights' sum, the corrected rules the light that is left.
+        left = 1 - opacity if reference else transmittance
+        features = march.features + scene.nothing * left
     if scene.background is not None:
         background = scene.background.query(origins, directions)
         features = march.features + transmittance * background

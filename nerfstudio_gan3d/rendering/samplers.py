@@ -87,16 +87,39 @@ def importance(
     return start + (end - start) * ((u - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
 
 
+def reference_box_interval(
+    origins: Float[Tensor, "b r 3"],
+    directions: Float[Tensor, "b r 3"],
+    box: tuple[float, float, float],
+    near: float,
+    far: float,
+) -> tuple[Float[Tensor, "b r 1"], Float[Tensor, "b r 1"]]:
+    """EG3D's limits for ``ray_start = auto``: entry and exit distance of rays and box.
+
+    A ray that misses starts at the nearest and ends at the farthest *entry* of all rays of the
+    batch, as published (the farthest exit was probably meant). Where all rays miss they lie between
+    ``near`` and ``far``.
+    """
+    infinite = torch.inf
+    entry, leave = box_interval(origins, directions, box, -infinite, infinite)
+    hit = entry > -infinite
+    first = torch.where(hit, entry, infinite).amin()
+    last = torch.where(hit, entry, -infinite).amax()
+    first = torch.where(first.isfinite(), first, near)
+    last = torch.where(last.isfinite(), last, far)
+    return torch.where(hit, entry, first), torch.where(hit, leave, last)
+
+
 def reference_stratified(
-    near: float, far: float, jitter: Float[Tensor, "b r s"]
+    near: Float[Tensor, "b r 1"], far: Float[Tensor, "b r 1"], jitter: Float[Tensor, "b r s"]
 ) -> Float[Tensor, "b r s"]:
     """EG3D's coarse distances: ``lerp(near, far, i / (s - 1)) + jitter (far - near) / (s - 1)``.
 
     The last one can lie behind ``far``.
     """
     count = jitter.shape[-1]
-    start = torch.linspace(near, far, count, device=jitter.device, dtype=jitter.dtype)
-    return start + jitter * ((far - near) / (count - 1))
+    place = torch.linspace(0, 1, count, device=jitter.device, dtype=jitter.dtype)
+    return torch.lerp(near, far, place) + jitter * ((far - near) / (count - 1))
 
 
 def reference_importance(

@@ -23,6 +23,28 @@ def sphere(conventions: Conventions = "corrected") -> SphereBackground:
     return SphereBackground(W, 3, 8, 2, 3.0, 4, conventions)
 
 
+def test_earlier_network_takes_the_latent_beside_the_code() -> None:
+    """ver0, ray by ray: relu(W0 [code, z] + b0), relu(W1 . + b1), then the colours of W2 . + b2."""
+    network = SphereBackground(W, 3, 8, 2, 3.0, 4, "reference", z_dim=5)
+    assert [tuple(value.shape) for value in network.parameters()] == [
+        (8, 45), (8,), (8, 8), (8,), (3, 8), (3,),
+    ]  # fmt: skip
+    z, origins = torch.randn(2, 5), torch.randn(1, 4, 3) * 0.3
+    directions = torch.nn.functional.normalize(torch.randn(1, 4, 3), dim=-1)
+    found = network(z, origins.expand(2, -1, -1), directions.expand(2, -1, -1))
+    code = network.encode(origins, directions)[0]
+    first, second = network.layers
+    for scene in range(2):
+        for ray in range(4):
+            x = torch.cat([code[ray], z[scene]])
+            for layer in (first, second):
+                assert isinstance(layer, torch.nn.Linear)
+                x = (layer.weight @ x + layer.bias).clamp(min=0)
+            assert isinstance(network.out, torch.nn.Linear)
+            x = torch.sigmoid(network.out.weight @ x + network.out.bias) * 1.002 - 0.001
+            torch.testing.assert_close(found[scene, ray], x)
+
+
 def around(angles: Tensor) -> Tensor:
     """Horizontal unit directions at azimuths from +z towards +x, [1, R, 3]."""
     return torch.stack([angles.sin(), torch.zeros_like(angles), angles.cos()], dim=-1)[None]

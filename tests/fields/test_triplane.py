@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.fields.decoder import initial_ball
-from nerfstudio_gan3d.fields.triplane import PLANE_AXES, TriPlane, sample_planes
+from nerfstudio_gan3d.fields.triplane import PLANE_AXES, PlaneAxes, TriPlane, sample_planes
 from nerfstudio_gan3d.models.generator import BoundField
 from nerfstudio_gan3d.rendering.renderer import Conventions
 
@@ -26,21 +26,21 @@ def inside(count: int = 20, margin: float = 0.0625) -> Tensor:
     return (torch.rand(1, count, 3, dtype=torch.float64) - 0.5) * (1 - 2 * margin)
 
 
-@pytest.mark.parametrize("conventions", ["corrected", "reference"])
-def test_planes_of_ramps_give_the_mean_of_the_projected_coordinates(conventions: str) -> None:
+@pytest.mark.parametrize("axes", list(PLANE_AXES))
+def test_planes_of_ramps_give_the_mean_of_the_projected_coordinates(axes: str) -> None:
     positions = inside()
-    found = sample_planes(ramps(), positions, PLANE_AXES[conventions])
+    found = sample_planes(ramps(), positions, PLANE_AXES[axes])
     x, y, z = positions.unbind(-1)
-    # Widths run along x, x, z and heights along y, z, y; the published third height runs along x.
-    height = y if conventions == "corrected" else x
-    expected = torch.stack([(x + x + z) / 3, (y + z + height) / 3], dim=-1)
+    # Widths run along x, x and the third plane's first axis, heights along y, z and its second.
+    width, height = {"xy_xz_zy": (z, y), "xy_xz_zx": (z, x), "xy_xz_yz": (y, z)}[axes]
+    expected = torch.stack([(x + x + width) / 3, (y + z + height) / 3], dim=-1)
     torch.testing.assert_close(found, expected)
 
 
 def test_corrected_planes_are_the_three_pairs_of_axes() -> None:
-    pairs = {frozenset(pair) for pair in PLANE_AXES["corrected"]}
+    pairs = {frozenset(pair) for pair in PLANE_AXES["xy_xz_zy"]}
     assert pairs == {frozenset(pair) for pair in itertools.combinations(range(3), 2)}
-    assert len({frozenset(pair) for pair in PLANE_AXES["reference"]}) == 2
+    assert len({frozenset(pair) for pair in PLANE_AXES["xy_xz_zx"]}) == 2
 
 
 def bilinear(plane: Tensor, u: float, v: float) -> Tensor:
@@ -57,7 +57,7 @@ def bilinear(plane: Tensor, u: float, v: float) -> Tensor:
 def test_lookup_equals_the_plain_twin_inside_and_outside() -> None:
     planes = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
     positions = (torch.rand(2, 12, 3, dtype=torch.float64) - 0.5) * 1.6
-    axes = PLANE_AXES["corrected"]
+    axes = PLANE_AXES["xy_xz_zy"]
     found = sample_planes(planes, positions, axes)
     for batch, point in itertools.product(range(2), range(12)):
         position = positions[batch, point].tolist()
@@ -69,19 +69,21 @@ def test_lookup_equals_the_plain_twin_inside_and_outside() -> None:
 
 def test_outside_of_all_planes_there_is_nothing() -> None:
     planes = torch.randn(1, 3, 4, 5, 5)
-    found = sample_planes(planes, torch.full((1, 1, 3), 0.7), PLANE_AXES["corrected"])
+    found = sample_planes(planes, torch.full((1, 1, 3), 0.7), PLANE_AXES["xy_xz_zy"])
     assert (found == 0).all()
 
 
 def test_lookup_has_right_gradients() -> None:
     planes = torch.randn(1, 3, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     positions = inside(4).requires_grad_()
-    axes = PLANE_AXES["corrected"]
+    axes = PLANE_AXES["xy_xz_zy"]
     assert torch.autograd.gradcheck(lambda p, x: sample_planes(p, x, axes), (planes, positions))
 
 
-def tiny(ball: bool = True, conventions: Conventions = "corrected") -> TriPlane:
-    return TriPlane(W, 3, 8, 4, 64, 8, 8, conventions, ball)
+def tiny(
+    ball: bool = True, conventions: Conventions = "corrected", axes: PlaneAxes = "auto"
+) -> TriPlane:
+    return TriPlane(W, 3, 8, 4, 64, 8, 8, conventions, ball, axes)
 
 
 def test_untrained_field_is_the_ball_alone() -> None:
@@ -104,8 +106,9 @@ def test_every_scene_of_a_batch_gets_its_own_planes() -> None:
 
 
 def test_conventions_choose_the_axes() -> None:
-    assert tiny(conventions="reference").axes == PLANE_AXES["reference"]
-    assert tiny().axes == PLANE_AXES["corrected"]
+    assert tiny(conventions="reference").axes == PLANE_AXES["xy_xz_zx"]
+    assert tiny().axes == PLANE_AXES["xy_xz_zy"]
+    assert tiny(axes="xy_xz_yz").axes == PLANE_AXES["xy_xz_yz"]
 
 
 def test_object_positions_are_measured_in_sides_of_the_box() -> None:

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from nerfstudio_gan3d.cameras import axis_cosine, pixel_rays
+from nerfstudio_gan3d.fields.triplane import PLANE_AXES, TriPlane
+from nerfstudio_gan3d.models.config import BackgroundConfig, LatentConfig, SuperResolutionConfig
 from nerfstudio_gan3d.models.generator import Generator, Latents, alpha_map, z_depth
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings
 from nerfstudio_gan3d.scene import Condition
-from tests.models.tiny import LATENT, labels, make_generator
+from tests.models.tiny import LATENT, field_config, labels, make_generator
 
 
 def condition(count: int, seed: int = 0) -> Condition:
@@ -211,3 +213,78 @@ def test_every_parameter_of_the_generator_is_trained(generator: Generator) -> No
         if parameter.grad is None or not parameter.grad.abs().max() > 0
     ]
     assert not idle
+
+
+def test_official_poses_are_scaled_and_neutral_at_scale_zero() -> None:
+    generator = make_generator(pose_conditioning=True)
+    base = condition(2)
+    told = replace(base, camera_label=labels(2))
+    neutral, posed = generator.map(base).foreground, generator.map(told).foreground
+    assert not torch.allclose(neutral, posed)
+    generator.latent.pose_scale = 0.0
+    torch.testing.assert_close(generator.map(told).foreground, neutral)
+    generator.latent.pose_scale = 0.5
+    halved = replace(base, camera_label=labels(2) * 0.5)
+    found = generator.map(told).foreground
+    generator.latent.pose_scale = 1.0
+    torch.testing.assert_close(found, generator.map(halved).foreground)
+
+
+def test_networks_and_sampling_can_follow_different_rules() -> None:
+    """Official weights under corrected sampling: same planes and background, other samples."""
+    sphere = BackgroundConfig(hidden_dim=8, layers=2, octaves=3, mapping_layers=2)
+    made = []
+    for sampling in ("corrected", "reference"):
+        torch.manual_seed(0)
+        made.append(
+            Generator(
+                "triplane", LatentConfig(LATENT, LATENT), field_config(), sphere, None,
+                RenderSettings(6, 4, sampling), 8, 8, "reference",
+            )
+        )  # fmt: skip
+    ours, published = made
+    assert {n: tuple(v.shape) for n, v in ours.state_dict().items()} == {
+        n: tuple(v.shape) for n, v in published.state_dict().items()
+    }
+    assert isinstance(ours.field, TriPlane)
+    assert ours.field.axes == PLANE_AXES["xy_xz_zx"]
+    assert ours.field.noise_mode == "const"
+    for generator in made:
+        assert generator.background is not None
+        assert generator.background.reference
+    assert ours.settings.conventions == "corrected"
+    images = [generator(condition(1), labels(1)).image for generator in made]
+    assert not torch.allclose(*images)
+
+
+def test_background_of_the_earlier_version_takes_z_unmapped() -> None:
+    generator = Generator(
+        "triplane", LatentConfig(LATENT, LATENT), field_config(),
+        BackgroundConfig(hidden_dim=8, layers=2, version="ver0"), None,
+        RenderSettings(6, 4, "reference"), 8, 8,
+    )  # fmt: skip
+    assert generator.background_mapping is None
+    given = condition(2)
+    latents = generator.map(given, truncation=0.5)
+    assert latents.background is not None
+    assert latents.background is given.z_background
+    rendered = generator.render(generator.scene(latents), labels(2)).rendering.background
+    other = generator.map(replace(given, z_background=-latents.background))
+    changed = generator.render(generator.scene(other), labels(2)).rendering.background
+    assert rendered is not None
+    assert changed is not None
+    assert not torch.allclose(rendered, changed)
+    with pytest.raises(ValueError, match="no z_background"):
+        generator.map(replace(given, z_background=None))
+
+
+def test_rendered_images_of_another_size_reach_super_resolution_resized() -> None:
+    """A model trained at 8 px whose super-resolution takes 16 px, as official 64 px models do."""
+    settings = SuperResolutionConfig(channels=(8, 8), input_resolution=16)
+    generator = Generator(
+        "triplane", LatentConfig(LATENT, LATENT), field_config(5), None, settings,
+        RenderSettings(6, 4), 8, 32,
+    )  # fmt: skip
+    images = generator(condition(1), labels(1))
+    assert images.raw.shape == (1, 3, 8, 8)
+    assert images.image.shape == (1, 3, 32, 32)

@@ -168,7 +168,13 @@ def test_rays(name: str) -> None:
 def test_sample_distances_and_coarse_weights(name: str) -> None:
     case = load(name)
     bounds = case.scene.bounds
-    coarse = case.sub(reference_stratified(bounds.near, bounds.far, case.jitter.coarse))
+    coarse = case.sub(
+        reference_stratified(
+            torch.full_like(case.jitter.coarse[..., :1], bounds.near),
+            torch.full_like(case.jitter.coarse[..., :1], bounds.far),
+            case.jitter.coarse,
+        )
+    )
     close(coarse, case.fixture["depths_coarse_sub"][..., 0])
     weights = midpoint_weights(raw_density(case, coarse), coarse).weights
     close(weights, case.fixture["weights_coarse_sub"][..., 0])

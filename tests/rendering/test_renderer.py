@@ -299,3 +299,41 @@ def test_reference_depth_of_empty_rays_is_the_largest_of_the_batch() -> None:
 def test_impossible_settings_are_refused(settings, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RenderSettings(*settings)
+
+
+@pytest.mark.parametrize("conventions", ["corrected", "reference"])
+@pytest.mark.parametrize("nothing", [0.0, 1.0])
+def test_rays_without_background_end_in_black_or_white(conventions, nothing: float) -> None:
+    ball = Ball()
+    scene = Scene(ball, BOUNDS, 1, nothing=nothing)
+    origins, directions = rays(24)
+    found = render(scene, origins, directions, replace(SETTINGS, conventions=conventions))
+    passing, _ = closest_approach(origins, directions)
+    empty = found.features[(passing > ball.radius + 0.02).expand(-1, -1, 3)]
+    torch.testing.assert_close(empty, torch.full_like(empty, nothing), atol=1e-4, rtol=0)
+    solid = found.features[(passing < ball.radius - 0.02).expand(-1, -1, 3)].view(-1, 3)
+    torch.testing.assert_close(solid, torch.tensor(ball.colour).expand_as(solid), atol=1e-2, rtol=0)
+    # A background takes its place.
+    other = replace(scene, background=Backdrop())
+    behind = render(other, origins, directions, replace(SETTINGS, conventions=conventions))
+    same = render(replace(other, nothing=1 - nothing), origins, directions, SETTINGS)
+    if conventions == "corrected":
+        assert torch.equal(behind.features, same.features)
+
+
+def test_reference_rays_can_start_and_end_at_the_box() -> None:
+    seen: list[Tensor] = []
+    origins, directions = rays(6)
+    settings = replace(
+        SETTINGS, samples=8, importance_samples=0, conventions="reference", ray_bounds="box"
+    )
+    wide = Bounds(BOUNDS.box, near=0.0, far=50.0)
+    # Jitter 0 puts the first sample on the entry and the last one on the exit.
+    zero = Jitter(torch.zeros(1, 36, 8), torch.zeros(1, 36, 0))
+    render(Scene(Recorded(Ball().query, seen), wide, 1), origins, directions, settings, zero)
+    points = seen[0].view(36, 8, 3)
+    largest = points.abs().amax(-1)
+    hit = (largest <= 0.5 + 1e-5).all(1)
+    assert hit.sum() > 10
+    for end in (0, -1):
+        torch.testing.assert_close(largest[hit][:, end], torch.full((int(hit.sum()),), 0.5))

@@ -11,6 +11,7 @@ from nerfstudio_gan3d.rendering.samplers import (
     box_interval,
     importance,
     interval_edges,
+    reference_box_interval,
     reference_importance,
     reference_stratified,
     stratified,
@@ -158,7 +159,20 @@ def test_importance_passes_no_gradient_to_weights() -> None:
 def test_reference_strata_reach_behind_far() -> None:
     # Steps of (far - near) / (s - 1) = 0.5, and jitter of up to one step.
     jitter = torch.tensor([[[0.0, 0.5, 1.0]]])
-    assert reference_stratified(1.0, 2.0, jitter)[0, 0].tolist() == [1.0, 1.75, 2.5]
+    near, far = torch.tensor([[[1.0]]]), torch.tensor([[[2.0]]])
+    assert reference_stratified(near, far, jitter)[0, 0].tolist() == [1.0, 1.75, 2.5]
+
+
+def test_reference_limits_of_rays_that_miss_come_from_those_that_hit() -> None:
+    # Two rays enter a cube of side 2 at 3 and 4 and leave at 5 and 6; the third passes beside it.
+    origins = torch.tensor([[[0.0, 0.0, 4.0], [0.0, 0.5, 5.0], [9.0, 0.0, 4.0]]])
+    directions = torch.tensor([0.0, 0.0, -1.0]).expand(1, 3, 3)
+    near, far = reference_box_interval(origins, directions, (2.0, 2.0, 2.0), 0.5, 7.0)
+    assert near[0, :, 0].tolist() == [3.0, 4.0, 3.0]
+    assert far[0, :, 0].tolist() == [5.0, 6.0, 4.0]
+    # Nothing hits: the Scene's own limits.
+    near, far = reference_box_interval(origins[:, 2:], directions[:, 2:], (2.0, 2.0, 2.0), 0.5, 7.0)
+    assert (near.item(), far.item()) == (0.5, 7.0)
 
 
 def loop_reference_importance(t: list[float], weights: list[float], u: list[float]) -> list[float]:
