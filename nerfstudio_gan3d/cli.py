@@ -19,6 +19,7 @@ from nerfstudio_gan3d.cli_options import (
     DataCheckOptions,
     DemoOptions,
     EvaluateOptions,
+    ImportOptions,
     MeshOptions,
     PretrainedOptions,
     SampleOptions,
@@ -41,6 +42,7 @@ class DataCommand:
 Command = (
     Annotated[DataCommand, subcommand("data")]
     | Annotated[PretrainedOptions, subcommand("pretrained")]
+    | Annotated[ImportOptions, subcommand("import")]
     | Annotated[DemoOptions, subcommand("demo")]
     | Annotated[SampleOptions, subcommand("sample")]
     | Annotated[MeshOptions, subcommand("mesh")]
@@ -64,6 +66,13 @@ def _pretrained(options: PretrainedOptions) -> str:
     from nerfstudio_gan3d.pretrained import unpack
 
     return unpack(options.name, options.directory)
+
+
+def _import(options: ImportOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.snapshots.commands import import_snapshot
+
+    return import_snapshot(options)
 
 
 def _demo(options: DemoOptions) -> str | None:
@@ -97,6 +106,7 @@ def _evaluate(options: EvaluateOptions) -> str:
 _RUN: dict[type, Callable[[Any], str | None]] = {
     DataCommand: _data,
     PretrainedOptions: _pretrained,
+    ImportOptions: _import,
     DemoOptions: _demo,
     SampleOptions: _sample,
     MeshOptions: _mesh,

@@ -69,6 +69,31 @@ class PretrainedOptions:
 
 
 @dataclass
+class ImportOptions:
+    """Turn an official EG3D or BallGAN snapshot (.pkl) into a run; nothing in it is executed."""
+
+    snapshot: Positional[Path]
+    """The network pickle, or a run that was imported from one (to write .safetensors)."""
+    output: Path
+    """Folder for the run, empty or not there yet; or a file that ends in .safetensors for the
+    generator's weights alone, under their official names."""
+    sampling: Literal["corrected", "reference"] = "corrected"
+    """corrected: no flicker, every interval counts. reference: the published renderer's rules."""
+    focal: float | None = None
+    """Focal length of the viewer's first camera in image sides; the file does not say it."""
+    kimg: float | None = None
+    """Thousands of images it was trained with, where fine-tuning goes on; the default is the number
+    in the file's name, or 25000."""
+
+    def validate(self) -> None:
+        """Raises ValueError if an option's value is impossible."""
+        if self.focal is not None and not 0.0 < self.focal < float("inf"):
+            raise ValueError(f"--focal is {self.focal}; it must be a positive number.")
+        if self.kimg is not None and not 0.0 <= self.kimg < 1e9:
+            raise ValueError(f"--kimg is {self.kimg}; it must lie between 0 and 1e9.")
+
+
+@dataclass
 class DemoOptions:
     """Train gan3d-ballgan-tiny on the bundled cars with the live viewer, then write samples."""
 

@@ -45,6 +45,8 @@ class SceneRequest:
     """Levels (indices of w) that take the mixing seed's latent."""
     camera_label: tuple[float, ...] | None = None
     """Conditioning pose (25 numbers) of generators that have one; None is the neutral pose."""
+    truncation_cutoff: int | None = None
+    """Levels of w, from the coarsest, that truncation acts on; None is all of them."""
 
 
 def make_condition(
@@ -77,7 +79,7 @@ def request_latents(generator: Generator, request: SceneRequest) -> Latents:
 
     def latents(seed: int, background_seed: int) -> Latents:
         condition = make_condition(generator, [seed], [background_seed], label)
-        return generator.map(condition, request.truncation)
+        return generator.map(condition, request.truncation, request.truncation_cutoff)
 
     behind = request.seed if request.background_seed is None else request.background_seed
     found = latents(request.seed, behind)

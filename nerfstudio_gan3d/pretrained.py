@@ -31,7 +31,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
 from nerfstudio_gan3d.training.checkpoints import (
     check_fits,
@@ -95,17 +96,12 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
         ValueError: If the folder is not empty, or the file is not a bundle that this version can
             read.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(f"{directory} exists and is not an empty folder; give another one")
+    check_empty(directory)
     header, tensors = read_bundle(source)
-    config = _configuration(source, header, directory.expanduser().absolute())
+    folder = directory.expanduser().absolute()
+    config = unpacked_config(source, header["method"], header["model"], folder)
     generator = _with_prefix(tensors, GENERATOR)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.machine.seed)
-        settings = config.pipeline.model
-        assert isinstance(settings, GanModelConfig)
-        box = torch.tensor(settings.field.box) / 2
-        model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
+    model = fresh_model(config)
     try:
         check_fits(model.generator, generator)
     except ValueError as error:
@@ -115,10 +111,7 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
     model.objective.images_seen.fill_(header["images_seen"])
     state = {f"{MODEL_PREFIX}{name}": value for name, value in model.state_dict().items()}
     state |= {DATA + name: value for name, value in _with_prefix(tensors, DATA).items()}
-    checkpoint = {"step": header["step"], "pipeline": state, "inference_only": True}
-    save_atomic(checkpoint, checkpoint_path(config.get_checkpoint_dir(), header["step"]))
-    with replaced(config.folder / CONFIG_NAME) as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    write_run(config, {"step": header["step"], "pipeline": state, "inference_only": True})
     return header
 
 
@@ -180,53 +173,50 @@ def bundle(
     return f"{file}: {size:.1f} MB, {header['method']} after {header['images_seen']} images"
 
 
-def plain_settings(settings: Any) -> dict[str, Any]:
-    """A configuration as JSON values, without the classes that it is made of."""
-    found: dict[str, Any] = {}
-    for item in dataclasses.fields(settings):
-        if item.name == "_target":
-            continue
-        value = getattr(settings, item.name)
-        found[item.name] = plain_settings(value) if dataclasses.is_dataclass(value) else value
-    return found
-
-
-def apply_settings(settings: Any, values: Mapping[str, Any], place: str = "model") -> None:
-    """Sets a configuration's fields to what `plain_settings` gave.
+def unpacked_config(
+    source: Path, method: str, settings: Mapping[str, Any], folder: Path
+) -> UnpackedRunConfig:
+    """A registered method's configuration with the model settings that ``source`` came with.
 
     Raises:
-        ValueError: If a field does not exist.
+        ValueError: If the method is not installed, or a setting does not exist.
     """
-    names = {item.name for item in dataclasses.fields(settings)}
-    for name, value in values.items():
-        if name not in names:
-            raise ValueError(
-                f"this version has no setting {place}.{name}; the file was made by another one"
-            )
-        current = getattr(settings, name)
-        if dataclasses.is_dataclass(current) and isinstance(value, dict):
-            apply_settings(current, value, f"{place}.{name}")
-        else:
-            setattr(settings, name, _tuples(value))
-
-
-def _configuration(source: Path, header: Mapping[str, Any], folder: Path) -> UnpackedRunConfig:
-    """The registered method's configuration with the bundle's model settings."""
-    points = entry_points(group="nerfstudio.method_configs", name=header["method"])
+    points = entry_points(group="nerfstudio.method_configs", name=method)
     if not points:
-        raise ValueError(
-            f"{source}: made by the method {header['method']!r}, which is not installed"
-        )
+        raise ValueError(f"{source}: made by the method {method!r}, which is not installed")
     preset = next(iter(points)).load().config
     given = {item.name: getattr(preset, item.name) for item in dataclasses.fields(preset)}
     config = copy.deepcopy(UnpackedRunConfig(**{**given, "folder": folder}))
     try:
-        apply_settings(config.pipeline.model, header["model"])
+        apply_settings(config.pipeline.model, settings)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     # Names that the viewer shows; the files' place is `folder`.
     config.experiment_name, config.timestamp = source.stem, "unpacked"
     return config
+
+
+def fresh_model(config: GanTrainerConfig) -> GanModel:
+    """The untrained model of a configuration; its seed decides, whatever was drawn before."""
+    settings = config.pipeline.model
+    assert isinstance(settings, GanModelConfig)
+    box = torch.tensor(settings.field.box) / 2
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.machine.seed)
+        return settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
+
+
+def check_empty(directory: Path) -> None:
+    """Raises ValueError if there is anything that a new run would be mixed with."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(f"{directory} exists and is not an empty folder; give another one")
+
+
+def write_run(config: UnpackedRunConfig, checkpoint: Mapping[str, Any]) -> None:
+    """Writes a run's checkpoint and, when it is whole, its config.yml."""
+    save_atomic(checkpoint, checkpoint_path(config.get_checkpoint_dir(), checkpoint["step"]))
+    with replaced(config.folder / CONFIG_NAME) as temporary:
+        temporary.write_text(yaml.dump(config), encoding="utf-8")
 
 
 def _halved(value: Tensor) -> Tensor:
@@ -243,11 +233,6 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that configurations hold."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -80,6 +80,14 @@ def test_truncation_pulls_towards_the_mean(generator: Generator) -> None:
     torch.testing.assert_close(none, mean)
 
 
+def test_truncation_can_be_limited_to_the_coarsest_levels(generator: Generator) -> None:
+    full = found(generator, SceneRequest(1)).foreground
+    some = found(generator, SceneRequest(1, truncation=0.5, truncation_cutoff=2)).foreground
+    mean = generator.mapping.w_avg.expand_as(full)
+    torch.testing.assert_close(some[:, :2], (full[:, :2] + mean[:, :2]) / 2)
+    assert torch.equal(some[:, 2:], full[:, 2:])
+
+
 def test_mixed_levels_come_from_the_mixing_seed(generator: Generator) -> None:
     own, other = (found(generator, SceneRequest(seed)).foreground for seed in (1, 2))
     levels = (0, 3)

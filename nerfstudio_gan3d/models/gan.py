@@ -93,6 +93,8 @@ class GanModelConfig(ModelConfig):
     """Seed of its background; None is the same as the foreground's."""
     truncation: float = 1.0
     """Truncation psi with which it is shown."""
+    truncation_cutoff: int | None = None
+    """Levels of w, from the coarsest, that truncation acts on; None is all of them."""
     ema_kimg: float = 10.0
     """Half-life of the moving average of the generator's weights, thousands of images."""
     ema_rampup: float = 0.05

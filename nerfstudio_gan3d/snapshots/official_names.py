@@ -65,18 +65,11 @@ def generator_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
     The generator needs the representation triplane, conventions reference and pose conditioning.
 
     Args:
-        official: all tensors of an official generator under their official names. BallGAN's
-            background must be the released ``ver1``.
+        official: all tensors of an official generator under their official names.
 
     Raises:
-        ValueError: a name of another network, or BallGAN's background ``ver0``, which mixes its
-            latent in without styles.
+        ValueError: a name of another network.
     """
-    if "BG_Net.fc_in.weight" in official and "BG_Net.fc_in.affine.weight" not in official:
-        raise ValueError(
-            "BG_Net.fc_in has no affine layer: this is BallGAN's background ver0; only ver1 can be "
-            "loaded"
-        )
     parts: dict[str, list[tuple[int, Tensor]]] = {}
     for name, value in official.items():
         found = place(name)
@@ -97,3 +90,42 @@ def generator_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
             "superresolution.resample_filter", state["superresolution.block0.resample_filter"]
         )
     return state
+
+
+def official_state(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `generator_state`: a generator's tensors under their official names.
+
+    Left out are tensors that no output depends on: the low-pass filters of BallGAN's background,
+    and the top-level filter of super-resolution that 512 px models lack.
+
+    Args:
+        own: The state dict of a `Generator` with the representation triplane.
+    """
+    ball = any(name.startswith("background.") for name in own)
+    state: dict[str, Tensor] = {}
+    for name, value in own.items():
+        if name == "superresolution.resample_filter":
+            continue
+        if ball and name.startswith("field.decoder.out."):
+            kind = name.rpartition(".")[2]
+            for prefix, rows in _SPLIT_DECODER.items():
+                state[prefix + kind] = value[rows].clone()
+            continue
+        if match := re.fullmatch(r"background\.layers\.(\d+)\.(.+)", name):
+            number = int(match[1])
+            official = f"BG_Net.blocks.{number - 1}." if number else "BG_Net.fc_in."
+            official += match[2]
+        else:
+            official = _official_name(name)
+        styled = name.removesuffix("weight") + "affine.weight" in own
+        if official.startswith("BG_Net.") and styled:
+            value = value[:, :, None, None]
+        state[official] = value
+    return state
+
+
+def _official_name(own: str) -> str:
+    for official, prefix in _PREFIXES:
+        if own.startswith(prefix):
+            return official + own.removeprefix(prefix)
+    raise ValueError(f"{own} has no official name; the representation must be triplane")

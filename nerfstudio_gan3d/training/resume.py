@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from nerfstudio_gan3d.models.settings import apply_settings
 from nerfstudio_gan3d.training.checkpoints import (
     CheckpointError,
     check_fits,
@@ -64,6 +66,20 @@ def find_checkpoint(config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None
     return newest.path, newest.state
 
 
+def adopt_networks(config: TrainerConfig) -> None:
+    """Takes the networks' settings from an imported checkpoint that training is to start from.
+
+    A model that training wrote has the settings of its config.yml. An imported one is of whatever
+    size its authors chose; losses, schedules and everything else stay as they are configured.
+    Raises CheckpointError when the checkpoint cannot be read.
+    """
+    if config.load_checkpoint is None:
+        return
+    networks = read_checkpoint(config.load_checkpoint).get("networks")
+    if networks is not None:
+        apply_settings(config.pipeline.model, json.loads(networks))
+
+
 def restore(
     path: Path,
     state: Mapping[str, Any],
@@ -80,6 +96,15 @@ def restore(
             f"{path}: holds a generator for inference alone; training cannot continue without the "
             "discriminator and the optimizers, so give a checkpoint that training wrote"
         )
+    if "networks" in state:
+        # An import: networks without data set, augmentation and optimizers, which start afresh.
+        content = {**pipeline.state_dict(), **state["pipeline"]}
+        try:
+            check_fits(pipeline, content)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        pipeline.load_pipeline(content, state["step"])
+        return
     try:
         # The pipeline compares once more when it loads, but nothing may be loaded before all fits.
         check_fits(pipeline, state["pipeline"])

@@ -24,6 +24,7 @@ from nerfstudio_gan3d.training.exits import Interrupts, user_errors
 from nerfstudio_gan3d.training.optimizers import lr_factor
 from nerfstudio_gan3d.training.progress import Progress, ProgressLine, flush_writers, put_scalars
 from nerfstudio_gan3d.training.resume import (
+    adopt_networks,
     find_checkpoint,
     own_random_state,
     random_state,
@@ -99,6 +100,7 @@ class GanTrainer(Trainer):
         config = self.config
         with user_errors(self.shutdown):
             validate(config)
+            adopt_networks(config)
             self._progress = Progress(config.max_num_iterations, config.max_minutes * 60)
             logging = config.logging
             if config.progress != "table":
@@ -142,9 +144,12 @@ class GanTrainer(Trainer):
         self.stop_training = False
         with Interrupts() as self._interrupts:
             with user_errors(self._save_and_shut_down, DataError):
+                # Gradients through an opaque foreground become denormal, which CPUs are slow at.
+                torch.set_flush_denormal(True)
                 try:
                     self._run()
                 finally:
+                    torch.set_flush_denormal(False)
                     if self._line is not None:
                         self._line.close()
             if self._interrupts.received:
@@ -158,8 +163,6 @@ class GanTrainer(Trainer):
         flush_writers()
 
     def _run(self) -> None:
-        # Gradients through an opaque foreground become denormal, which CPUs are slow at.
-        torch.set_flush_denormal(True)
         step, last = self._start_step, time.monotonic()
         # The last step that is complete, as a checkpoint is named after it.
         self.step = step - 1

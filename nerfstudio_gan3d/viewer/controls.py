@@ -90,6 +90,15 @@ class SceneControls(ViewerControl):
             0.01,
             hint="Psi: 1 is the full variety, 0 the mean object",
         )
+        cutoff = config.truncation_cutoff
+        self.truncation_cutoff = ViewerSlider(
+            "Truncated levels",
+            self._levels if cutoff is None else min(cutoff, self._levels),
+            0,
+            self._levels,
+            1,
+            hint="How many levels truncation acts on, from the coarsest",
+        )
         self.other_seed = ViewerSlider(
             "Other seed", min(config.seed + 1, seeds), 0, seeds, 1, hint="Where the path below ends"
         )
@@ -137,12 +146,18 @@ class SceneControls(ViewerControl):
                 int(self.background_seed.value) if self.background.value == OTHER_SEED else None
             ),
             truncation=float(self.truncation.value),
+            truncation_cutoff=self._cutoff(),
             other_seed=int(self.other_seed.value) if path > 0 else None,
             interpolation=path,
             mix_seed=int(self.mix_seed.value) if self.mix.value else None,
             mix_levels=tuple(range(first, last + 1)) if self.mix.value else (),
             camera_label=self._camera_label(),
         )
+
+    def _cutoff(self) -> int | None:
+        chosen = int(self.truncation_cutoff.value)
+        # Without truncation it means nothing, and the same Scene should have one request.
+        return None if chosen == self._levels or float(self.truncation.value) == 1 else chosen
 
     def _camera_label(self) -> tuple[float, ...] | None:
         config = self._config
@@ -209,6 +224,7 @@ class SceneControls(ViewerControl):
             self.interpolation,
         ]
         if self._levels > 1:
+            elements.insert(2, self.truncation_cutoff)
             elements += [self.mix, self.mix_seed, self.mix_levels]
         elements.append(self.background)
         if self._config.background:
@@ -268,3 +284,7 @@ def _validate(config: GanModelConfig) -> None:
             raise ValueError(f"model.{name} = {seed}: choose a seed from 0 to {MAXIMUM_SEED}")
     if not 0 <= config.truncation <= 2:
         raise ValueError(f"model.truncation = {config.truncation}: choose psi from 0 to 2")
+    if config.truncation_cutoff is not None and config.truncation_cutoff < 0:
+        raise ValueError(
+            f"model.truncation_cutoff = {config.truncation_cutoff}: choose 0 or more levels"
+        )

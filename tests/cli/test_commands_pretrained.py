@@ -15,7 +15,8 @@ from nerfstudio_gan3d.cli import main
 from nerfstudio_gan3d.export.mesh import extract_mesh
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.gan import GanModelConfig
-from nerfstudio_gan3d.pretrained import apply_settings, bundle, plain_settings, unpack_file
+from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
+from nerfstudio_gan3d.pretrained import bundle, unpack_file
 from nerfstudio_gan3d.run import Run, load_run
 from tests.training.micro import data_set, micro_config, trainer
 

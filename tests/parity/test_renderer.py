@@ -414,8 +414,3 @@ def test_every_official_tensor_has_its_place(model: str) -> None:
 def test_tensors_of_other_networks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"b64\.fromrgb\.weight.*give the state of G"):
         generator_state({"b64.fromrgb.weight": torch.zeros(1)})
-
-
-def test_background_without_styles_is_refused() -> None:
-    with pytest.raises(ValueError, match="ver0"):
-        generator_state({"BG_Net.fc_in.weight": torch.zeros(64, 552)})

@@ -38,6 +38,17 @@ def test_every_control_reaches_the_request(model: GanModel) -> None:
     assert controls.request() == SceneRequest(3, 8, 0.25, 9, 0.75, 5, (2, 3, 4))
 
 
+def test_truncated_levels_reach_the_request_where_they_mean_something(model: GanModel) -> None:
+    controls = model.controls
+    assert controls.request().truncation_cutoff is None
+    controls.truncation_cutoff.value = 2
+    assert controls.request().truncation_cutoff is None
+    controls.truncation.value = 0.5
+    assert controls.request().truncation_cutoff == 2
+    controls.truncation_cutoff.value = model.generator.field.num_ws
+    assert controls.request().truncation_cutoff is None
+
+
 def test_controls_that_are_switched_off_change_nothing(model: GanModel) -> None:
     controls = model.controls
     before = controls.request()
@@ -104,6 +115,7 @@ def test_conditioning_pose_is_the_camera_of_its_sliders(config: GanModelConfig) 
         ({"seed": -1}, "model.seed = -1: choose a seed from 0"),
         ({"background_seed": 2**62}, "model.background_seed = 4611686018427387904: choose a seed"),
         ({"truncation": -0.1}, "model.truncation = -0.1: choose psi from 0 to 2"),
+        ({"truncation_cutoff": -1}, "model.truncation_cutoff = -1: choose 0 or more"),
         ({"background": False, "background_seed": 1}, "this model has no background"),
     ],
 )
