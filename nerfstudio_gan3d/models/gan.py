@@ -34,11 +34,15 @@ from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
+from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, build_occupancy
 from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
 from nerfstudio_gan3d.rendering.samplers import box_interval
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.training.ema import ema_decay, update_ema
 from nerfstudio_gan3d.viewer.controls import SceneControls
+
+GRID_PAYS = 32
+"""Samples a ray from which on the viewer builds an occupancy grid."""
 
 
 @dataclass
@@ -177,6 +181,7 @@ class GanModel(Model):
         self.objective = make_objective(config)
         self.controls = SceneControls(self)
         self._kept: tuple[Any, Scene] | None = None
+        self._occupancy: OccupancyGrid | None = None
 
     def train(self, mode: bool = True) -> GanModel:
         """The moving average never trains: the viewer toggles modes between steps."""
@@ -223,9 +228,21 @@ class GanModel(Model):
         key = (request, int(self.objective.images_seen), self.device)
         if self._kept is None or self._kept[0] != key:
             scene = self.generator_ema.scene(request_latents(self.generator_ema, request))
-            self._kept = (key, scene)
+            self._kept, self._occupancy = (key, scene), None
+        elif self._occupancy is None and self._skips_empty_space():
+            # The second picture of one Scene: somebody turns it.
+            self._occupancy = build_occupancy(self._kept[1])
         shown = self.controls.shown_output()
-        return SceneOutputs(self.generator_ema, self._kept[1], backdrop, shown)
+        return SceneOutputs(self.generator_ema, self._kept[1], backdrop, shown, self._occupancy)
+
+    def _skips_empty_space(self) -> bool:
+        """Where pictures follow each other, and a ray has so many samples that the grid pays."""
+        settings = self.generator_ema.settings
+        return (
+            self.controls.watched
+            and settings.conventions == "corrected"
+            and settings.samples + settings.importance_samples >= GRID_PAYS
+        )
 
     @torch.no_grad()
     def get_outputs(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, render_occupied
 from nerfstudio_gan3d.rendering.renderer import Rendering, render
 from nerfstudio_gan3d.scene import Scene
 
@@ -49,15 +50,23 @@ class SceneOutputs:
         backdrop: what stands behind the foreground.
         shown: the only output that somebody looks at, or None for all. What costs much is left out
             of the others: normals (a gradient per ray) are zero, colours are not super-resolved.
+        occupancy: what is known of the Scene's density, to leave empty space out; None looks up
+            every sample.
     """
 
     def __init__(
-        self, generator: Generator, scene: Scene, backdrop: Backdrop, shown: str | None = None
+        self,
+        generator: Generator,
+        scene: Scene,
+        backdrop: Backdrop,
+        shown: str | None = None,
+        occupancy: OccupancyGrid | None = None,
     ) -> None:
         self.generator = generator
         self.scene = scene
         self.backdrop = backdrop
         self.shown = shown
+        self.occupancy = occupancy
         self.with_normals = shown in (None, "normals")
         self.rotation = object_to_nerfstudio(generator.mapping.w_avg.device)
 
@@ -76,15 +85,11 @@ class SceneOutputs:
         for start in range(0, origins.shape[1], chunk):
             rows = slice(start, start + chunk)
             limits = (clip[0][:, rows], clip[1][:, rows]) if clip else None
-            parts.append(
-                render(
-                    self.scene,
-                    origins[:, rows],
-                    directions[:, rows],
-                    self.generator.settings,
-                    clip=limits,
-                )
-            )
+            seen, settings = (origins[:, rows], directions[:, rows]), self.generator.settings
+            if self.occupancy is None:
+                parts.append(render(self.scene, *seen, settings, clip=limits))
+            else:
+                parts.append(render_occupied(self.scene, self.occupancy, *seen, settings, limits))
         return join(parts), origins, directions
 
     def rays(self, bundle: RayBundle, chunk: int = 16384) -> dict[str, Tensor]:

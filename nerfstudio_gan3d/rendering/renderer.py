@@ -264,6 +264,32 @@ def _compose(
     return composite_weights(density, edges.diff(dim=-1)), distances, edges
 
 
+def finish_march(
+    scene: Scene,
+    origins: Float[Tensor, "b r 3"],
+    directions: Float[Tensor, "b r 3"],
+    features: Float[Tensor, "b r f"],
+    transmittance: Float[Tensor, "b r 1"],
+    weights: Float[Tensor, "b r s"],
+    places: Float[Tensor, "b r s"],
+    edges: Float[Tensor, "b r s+1"],
+    settings: RenderSettings,
+) -> Rendering:
+    """Everything along rays from what the foreground alone gives.
+
+    Args:
+        scene, origins, directions, settings: As `render` takes them.
+        features: Foreground, premultiplied.
+        transmittance: Light left behind it.
+        weights, places, edges: Of the sorted intervals: weight, the distance that stands for it,
+            and where it starts and ends.
+    """
+    opacity = weights.sum(-1, keepdim=True)
+    moment = (weights * places).sum(-1, keepdim=True)
+    march = _March(features, transmittance, opacity, moment, weights, edges)
+    return _finish(scene, origins, directions, march, settings)
+
+
 def _finish(
     scene: Scene, origins: Tensor, directions: Tensor, march: _March, settings: RenderSettings
 ) -> Rendering:

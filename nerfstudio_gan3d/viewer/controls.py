@@ -179,6 +179,11 @@ class SceneControls(ViewerControl):
             return Backdrop("removed", (red, green, blue))
         return Backdrop("own", (red, green, blue))
 
+    @property
+    def watched(self) -> bool:
+        """Whether a viewer shows what the controls name."""
+        return self._panel is not None
+
     def shown_output(self) -> str | None:
         """The only output that is looked at; None without a viewer or where its screen is split."""
         if self._panel is None or self._panel.split:

@@ -11,6 +11,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import labels_to_cameras, object_to_nerfstudio, orbit_labels
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs, surface_normals
+from nerfstudio_gan3d.rendering.occupancy import build_occupancy
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
 from tests.models.tiny import LATENT, labels, make_generator
 from tests.rendering import scenes
@@ -167,3 +168,37 @@ def test_a_scene_in_front_of_another_background(generator: Generator) -> None:
     assert torch.equal(first["foreground"], second["foreground"])
     assert not torch.allclose(first["background"], second["background"])
     assert replace(scene) == scene
+
+
+def test_only_what_is_shown_is_super_resolved() -> None:
+    generator = make_generator(super_resolution=True)
+    scene = generator.scene(
+        generator.map(Condition(torch.randn(1, LATENT), torch.randn(1, LATENT)))
+    )
+    every = SceneOutputs(generator, scene, Backdrop()).camera(front())
+    shown = SceneOutputs(generator, scene, Backdrop(), "foreground").camera(front())
+    assert torch.equal(shown["foreground"], every["foreground"])
+    for name in ("rgb", "background"):
+        assert shown[name].shape == every[name].shape
+        assert not torch.allclose(shown[name], every[name], atol=1e-3)
+
+
+def test_rays_that_end_in_white_are_white_in_rgb() -> None:
+    generator = make_generator(background=False)
+    scene = replace(sphere_scene(), background=None, nothing=1.0)
+    image = outputs(generator, scene).camera(front())
+    assert (image["rgb"][0, 0] > 0.99).all()
+    assert (outputs(generator, replace(scene, nothing=0.0)).camera(front())["rgb"][0, 0] == 0).all()
+
+
+def test_known_empty_space_changes_a_picture_by_little(generator: Generator) -> None:
+    scene = sphere_scene()
+    settings = generator.settings
+    generator.settings = replace(settings, samples=48, importance_samples=48)
+    plain = outputs(generator, scene).camera(front(24))
+    grid = build_occupancy(scene)
+    quick = SceneOutputs(generator, scene, Backdrop(), occupancy=grid).camera(front(24), chunk=100)
+    generator.settings = settings
+    assert plain.keys() == quick.keys()
+    assert (plain["rgb"] - quick["rgb"]).square().mean() < 1e-4
+    assert (plain["depth"] - quick["depth"]).abs().median() < 0.01
