@@ -111,6 +111,9 @@ class LatentConfig:
     pose_scale: float = 1.0
     """Factor on that label. Some official models were trained with 0: they have the layers, and
     every pose is the neutral one."""
+    neutral_pose: tuple[float, ...] = ()
+    """Camera label (25 numbers) that such a model is told where nobody names one, such as a frontal
+    view; empty: zeros."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import Any, Literal
 
@@ -43,6 +43,21 @@ from nerfstudio_gan3d.viewer.controls import SceneControls
 
 GRID_PAYS = 32
 """Samples a ray from which on the viewer builds an occupancy grid."""
+
+
+TURNED = 3
+"""Picture of one Scene at which it is taken to be turned: a still view takes two, a quick and a
+sharp one."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The Scene that is shown, and what is known of it."""
+
+    key: Any
+    scene: Scene
+    pictures: int = 1
+    occupancy: OccupancyGrid | None = None
 
 
 @dataclass
@@ -116,7 +131,8 @@ class GanModelConfig(ModelConfig):
     @property
     def has_super_resolution(self) -> bool:
         """Whether the final image is larger than the rendered one."""
-        return self.image_resolution != self.neural_resolution
+        larger = self.image_resolution != self.neural_resolution
+        return larger or self.super_resolution.input_resolution > 0
 
 
 def make_generator(config: GanModelConfig) -> Generator:
@@ -180,8 +196,7 @@ class GanModel(Model):
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.objective = make_objective(config)
         self.controls = SceneControls(self)
-        self._kept: tuple[Any, Scene] | None = None
-        self._occupancy: OccupancyGrid | None = None
+        self._kept: _Kept | None = None
 
     def train(self, mode: bool = True) -> GanModel:
         """The moving average never trains: the viewer toggles modes between steps."""
@@ -226,14 +241,17 @@ class GanModel(Model):
         """The Scene that the controls name, kept until they or the weights change."""
         request, backdrop = self.request()
         key = (request, int(self.objective.images_seen), self.device)
-        if self._kept is None or self._kept[0] != key:
+        kept = self._kept
+        if kept is None or kept.key != key:
             scene = self.generator_ema.scene(request_latents(self.generator_ema, request))
-            self._kept, self._occupancy = (key, scene), None
-        elif self._occupancy is None and self._skips_empty_space():
-            # The second picture of one Scene: somebody turns it.
-            self._occupancy = build_occupancy(self._kept[1])
+            kept = _Kept(key, scene)
+        else:
+            kept = replace(kept, pictures=kept.pictures + 1)
+            if kept.pictures >= TURNED and kept.occupancy is None and self._skips_empty_space():
+                kept = replace(kept, occupancy=build_occupancy(kept.scene))
+        self._kept = kept
         shown = self.controls.shown_output()
-        return SceneOutputs(self.generator_ema, self._kept[1], backdrop, shown, self._occupancy)
+        return SceneOutputs(self.generator_ema, kept.scene, backdrop, shown, kept.occupancy)
 
     def _skips_empty_space(self) -> bool:
         """Where pictures follow each other, and a ray has so many samples that the grid pays."""
@@ -336,6 +354,11 @@ def validate(config: GanModelConfig) -> None:
             "triplane or model.conventions to corrected"
         )
     reference = config.conventions == "reference"
+    if len(config.latent.neutral_pose) not in (0, LABEL_SIZE):
+        raise ValueError(
+            f"model.latent.neutral_pose has {len(config.latent.neutral_pose)} numbers: give "
+            f"{LABEL_SIZE}, or none"
+        )
     if config.field.white_back and config.background:
         raise ValueError("model.field.white_back: the sphere is the background; set one of them")
     if config.sphere.version == "ver0" and not reference:

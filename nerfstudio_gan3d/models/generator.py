@@ -164,9 +164,8 @@ class Generator(nn.Module):
         """
         label = condition.camera_label
         if self.latent.pose_conditioning and label is None:
-            # The neutral pose of a model with pose conditioning, as official samplers without one
-            # give it.
-            label = condition.z.new_zeros(len(condition.z), LABEL_SIZE)
+            neutral = self.latent.neutral_pose or (0.0,) * LABEL_SIZE
+            label = condition.z.new_tensor(neutral).expand(len(condition.z), -1)
         if label is not None and self.latent.pose_scale != 1:
             label = label * self.latent.pose_scale
         ws = self.mapping(condition.z, label if self.latent.pose_conditioning else None)
@@ -181,7 +180,7 @@ class Generator(nn.Module):
         if self.background_mapping is not None:
             psi = truncation if background_truncation is None else background_truncation
             behind = self.background_mapping(behind)
-            behind = truncate(behind, self.background_mapping.w_avg, psi)
+            behind = truncate(behind, self.background_mapping.w_avg, psi, cutoff)
         return Latents(ws, behind)
 
     def scene(self, latents: Latents) -> Scene:

@@ -143,7 +143,10 @@ class SceneOutputs:
             features = features.mT.unflatten(2, shape) * 2 - 1
             final = features[:, :3]
             if self.shown in (None, name):
-                noise = self.generator.superresolution_noise
+                # The stored pattern fits one size, and fresh noise would flicker.
+                constant = self.generator.superresolution_noise == "const"
+                native = upsampler.target_size(*shape) == (upsampler.input_size,) * 2
+                noise = "const" if constant and native else "none"
                 style = self.scene.style[:, None]
                 final = upsampler(features, final, style, noise).image
             out[name] = (final / 2 + 0.5).clamp(0, 1)

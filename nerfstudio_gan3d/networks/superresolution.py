@@ -127,7 +127,7 @@ class SuperResolution(nn.Module):
         square keep their aspect, their shorter side becomes `input_size`. Without it the result
         is `factor` times as large as the input.
         """
-        size = self._target_size(features.shape[2], features.shape[3])
+        size = self.target_size(features.shape[2], features.shape[3])
         x, image = features, rgb
         if resize and size != tuple(features.shape[2:]):
             x, image = self._resized(features, size), self._resized(rgb, size)
@@ -142,7 +142,8 @@ class SuperResolution(nn.Module):
                 mutated = image
         return SuperResolutionOutput(image, mutated)
 
-    def _target_size(self, height: int, width: int) -> tuple[int, int]:
+    def target_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that features of this size are brought to first."""
         shorter = min(height, width)
         if shorter == self.input_size or (self.resize == "smaller" and shorter > self.input_size):
             return height, width

@@ -27,7 +27,7 @@ CHUNK = 2**17
 FINE_SHARE = 3
 """Only every third of the fine samples is needed: none is spent on what the grid knows is empty."""
 NEGLIGIBLE = 2e-3
-"""Opacity of one interval below which it counts as empty."""
+"""Opacity of a whole ray that may be left out; each of its intervals may lose an equal share."""
 HIDDEN = 2e-3
 """Share of a ray's light below which nothing behind is looked up (early termination)."""
 
@@ -127,7 +127,7 @@ def render_occupied(
     distances = samplers.stratified(near[None], far[None], count)[0]
     coarse = grid.along(origins[0], directions[0], distances)
     step = (far - near) / count
-    rows = ((coarse.highest * step) > NEGLIGIBLE).any(-1).nonzero()[:, 0]
+    rows = ((coarse.highest * step).sum(-1) > NEGLIGIBLE).nonzero()[:, 0]
     start, towards = origins[0, rows], directions[0, rows]
     near, far, distances = near[rows], far[rows], distances[rows]
     edges = samplers.interval_edges(distances[None], near[None], far[None])
@@ -141,7 +141,8 @@ def render_occupied(
     lengths = edges[0].diff(dim=-1)
     depth = cells.lowest * lengths
     before = torch.exp(depth - depth.cumsum(-1))
-    needed = (cells.highest * lengths > NEGLIGIBLE) & (before > HIDDEN)
+    share = NEGLIGIBLE / lengths.shape[-1]
+    needed = (cells.highest * lengths > share) & (before > HIDDEN)
     ray = needed.nonzero()[:, 0]
     points = torch.addcmul(start[ray], towards[ray], distances[needed][:, None])
     found = scene.field.query(points[None])

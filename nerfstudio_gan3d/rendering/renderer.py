@@ -114,7 +114,7 @@ def render(
 
     ``phi(r) = sum_i w_i phi_i + T_bg phi_bg`` (BallGAN, eq. 4). Samples sit in the middle of their
     strata, or at ``jitter``; "draw" draws it from the global generator. ``clip`` holds nearest and
-    farthest distances at which each ray may find foreground (corrected conventions only).
+    farthest distances at which each ray may find foreground.
 
     Rays that miss the box hold no foreground. On the CPU they are left out of the march (the others
     of each image are brought together, padded to the largest number in the batch); on other devices
@@ -129,6 +129,9 @@ def render(
         else:
             near = torch.full_like(origins[..., :1], bounds.near)
             far = torch.full_like(near, bounds.far)
+        if clip is not None:
+            near = torch.maximum(near, clip[0])
+            far = torch.maximum(torch.minimum(far, clip[1]), near)
         march = _march(scene, origins, directions, near, far, settings, jitter)
         return _finish(scene, origins, directions, march, settings)
     near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)

@@ -17,8 +17,14 @@ from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.cli_options import ImportOptions
 from nerfstudio_gan3d.data.datamanager import STORED_CAMERAS
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.gan import (
+    GanModel,
+    GanModelConfig,
+    make_generator,
+    make_objective,
+)
 from nerfstudio_gan3d.models.settings import plain_settings
+from nerfstudio_gan3d.networks.convolution import fir_filter
 from nerfstudio_gan3d.pretrained import (
     DATA,
     UnpackedRunConfig,
@@ -30,7 +36,12 @@ from nerfstudio_gan3d.pretrained import (
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
 from nerfstudio_gan3d.snapshots.describe import Description, describe
 from nerfstudio_gan3d.snapshots.official_names import generator_state, official_state
-from nerfstudio_gan3d.snapshots.reader import Snapshot, SnapshotError, read_snapshot
+from nerfstudio_gan3d.snapshots.reader import (
+    Snapshot,
+    SnapshotError,
+    SnapshotModule,
+    read_snapshot,
+)
 from nerfstudio_gan3d.training.checkpoints import check_fits
 
 SAFETENSORS = ".safetensors"
@@ -72,7 +83,13 @@ def import_snapshot(options: ImportOptions) -> str:
         ValueError: If the snapshot cannot be read or is of another kind, or the target is taken.
     """
     source, output = options.snapshot.expanduser(), options.output.expanduser()
+    kimg = _kimg(source) if options.kimg is None else options.kimg
     if output.suffix.lower() == SAFETENSORS:
+        for name in ("focal", "kimg"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is for a run; {output} will hold tensors alone")
+        if options.sampling != "corrected":
+            raise ValueError(f"--sampling is for a run; {output} will hold tensors alone")
         return _write_tensors(source, output)
     check_empty(output)
     snapshot = read_snapshot(source)
@@ -81,7 +98,6 @@ def import_snapshot(options: ImportOptions) -> str:
         _fill(model, snapshot)
     except ValueError as error:
         raise SnapshotError(f"{source}: {error}") from None
-    kimg = _kimg(source) if options.kimg is None else options.kimg
     model.objective.images_seen.fill_(round(kimg * 1000))
     write_run(config, _checkpoint(model, "D" in snapshot.networks))
     return _report(output, description, "D" in snapshot.networks, kimg)
@@ -94,6 +110,7 @@ def _build(
     generator = networks.get("G_ema") or networks["G"]
     description = describe(generator, networks.get("D"), options.focal)
     description.settings.sampling = options.sampling
+    _check(snapshot, description.settings)
     values = plain_settings(description.settings)
     config = unpacked_config(source, description.method, values, folder)
     # A place without images: cameras of the checkpoint stand in for those of a data set.
@@ -101,23 +118,36 @@ def _build(
     return description, fresh_model(config), config
 
 
-def _fill(model: GanModel, snapshot: Snapshot) -> None:
-    """Puts the snapshot's weights into a model; raises if a tensor is missing or left over."""
+def _own_state(network: SnapshotModule) -> dict[str, Tensor]:
+    """A generator's tensors under our names, with the filter that 512 px models lack."""
+    state = generator_state(network.state_dict())
+    state.setdefault("superresolution.resample_filter", fir_filter())
+    return state
+
+
+def _check(snapshot: Snapshot, settings: GanModelConfig) -> None:
+    """Raises ValueError unless the tensors are those of networks with these settings.
+
+    The networks are made without memory, since a damaged file may describe any size.
+    """
     networks = snapshot.networks
-    averaged = generator_state((networks.get("G_ema") or networks["G"]).state_dict())
-    trained = generator_state((networks.get("G") or networks["G_ema"]).state_dict())
-    optional = "superresolution.resample_filter"
-    if optional in model.generator.state_dict():
-        filter_ = model.generator.state_dict()[optional]
-        averaged.setdefault(optional, filter_)
-        trained.setdefault(optional, filter_)
-    for own, given in ((model.generator_ema, averaged), (model.generator, trained)):
-        check_fits(own, given)
-        own.load_state_dict(given)
+    with torch.device("meta"):
+        generator = make_generator(settings)
+        discriminator = make_objective(settings).discriminator if "D" in networks else None
+    for name in ("G_ema", "G"):
+        if name in networks:
+            check_fits(generator, _own_state(networks[name]))
+    if discriminator is not None:
+        check_fits(discriminator, networks["D"].state_dict())
+
+
+def _fill(model: GanModel, snapshot: Snapshot) -> None:
+    """Puts the snapshot's weights into a model."""
+    networks = snapshot.networks
+    model.generator_ema.load_state_dict(_own_state(networks.get("G_ema") or networks["G"]))
+    model.generator.load_state_dict(_own_state(networks.get("G") or networks["G_ema"]))
     if "D" in networks:
-        state = networks["D"].state_dict()
-        check_fits(model.objective.discriminator, state)
-        model.objective.discriminator.load_state_dict(state)
+        model.objective.discriminator.load_state_dict(networks["D"].state_dict())
 
 
 def _checkpoint(model: GanModel, trainable: bool) -> dict[str, Any]:
@@ -156,7 +186,7 @@ def stand_in_cameras(settings: GanModelConfig) -> Tensor:
 
 
 def _kimg(source: Path) -> float:
-    match = re.search(r"network-snapshot-(\d+)", source.stem)
+    match = re.search(r"network-snapshot-(\d{1,9})(?!\d)", source.stem)
     return float(match[1]) if match else PUBLISHED_KIMG
 
 
@@ -188,6 +218,7 @@ def _write_tensors(source: Path, output: Path) -> str:
         network = snapshot.networks.get("G_ema") or snapshot.networks["G"]
         try:
             settings = describe(network, None).settings
+            _check(Snapshot({"G_ema": network}, {}), settings)
             state = official_state(generator_state(network.state_dict()))
         except ValueError as error:
             raise SnapshotError(f"{source}: {error}") from None

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import LABEL_SIZE
+from nerfstudio_gan3d.cameras import LABEL_SIZE, orbit_labels
 from nerfstudio_gan3d.fields.triplane import PLANE_AXES, PlaneAxes
 from nerfstudio_gan3d.models.ballgan import ballgan
 from nerfstudio_gan3d.models.config import DiscriminatorConfig
@@ -76,15 +76,16 @@ def describe(
     _planes(settings, generator, notes)
     _super_resolution(settings, state, options, generator)
     if ball:
-        _background(settings, state, generator, notes)
+        _background(settings, state, options, generator, notes)
     if discriminator is not None:
         settings.discriminator = _discriminator(discriminator, settings.image_resolution)
     else:
         # Nothing will train it, so it need not fill the checkpoint.
         settings.discriminator = DiscriminatorConfig(channel_max=1, mapping_layers=1)
     settings.view_radius = _number(options, "avg_camera_radius", 2.7)
-    pivot = options.get("avg_camera_pivot", (0.0, 0.0, 0.0))
-    settings.view_pivot = cast("tuple[float, float, float]", tuple(float(x) for x in pivot))
+    if settings.view_radius <= 0:
+        raise SnapshotError(f"avg_camera_radius = {settings.view_radius}: it must be positive")
+    settings.view_pivot = _pivot(options)
     _limits(settings, options)
     around = settings.field.box[0] > 1.2
     settings.view_focal = focal or (SHAPENET_FOCAL if around else PORTRAIT_FOCAL)
@@ -93,6 +94,16 @@ def describe(
             f"the file does not say its cameras' focal length: {settings.view_focal} image sides, "
             f"that of {'ShapeNet cars' if around else 'FFHQ and AFHQ'}, was assumed (--focal)"
         )
+    if settings.latent.pose_conditioning and settings.latent.pose_scale != 0:
+        # The published tools tell such a model one frontal pose, whatever it is seen from.
+        frontal = orbit_labels(
+            torch.zeros(1),
+            torch.zeros(1),
+            settings.view_radius,
+            settings.view_pivot,
+            settings.view_focal,
+        )
+        settings.latent.neutral_pose = tuple(frontal[0].tolist())
     return Description("gan3d-ballgan" if ball else "gan3d-eg3d", settings, tuple(notes))
 
 
@@ -150,11 +161,11 @@ def _networks(
 def _rendering(settings: GanModelConfig, options: Mapping[str, Any], notes: list[str]) -> None:
     if options.get("clamp_mode", "softplus") != "softplus":
         raise SnapshotError(f"clamp_mode = {options['clamp_mode']!r}: only softplus exists here")
-    if options.get("disparity_space_sampling", False):
+    if _flag(options, "disparity_space_sampling"):
         raise SnapshotError("disparity_space_sampling = True does not exist here")
     if _number(options, "decoder_lr_mul", 1.0) != 1:
         raise SnapshotError(f"decoder_lr_mul = {options['decoder_lr_mul']}: only 1 exists here")
-    if options.get("density_noise", 0):
+    if _number(options, "density_noise", 0.0):
         notes.append("density_noise was left out; it would make every rendering differ")
     settings.samples = int(_number(options, "depth_resolution"))
     settings.importance_samples = int(_number(options, "depth_resolution_importance"))
@@ -167,20 +178,20 @@ def _rendering(settings: GanModelConfig, options: Mapping[str, Any], notes: list
     if side <= 0:
         raise SnapshotError(f"box_warp = {side}: the box needs a positive side")
     settings.field.box = (side, side, side)
-    settings.field.white_back = bool(options.get("white_back", False))
+    settings.field.white_back = _flag(options, "white_back")
     # A model trained without a pose has the layers, and was told zeros at every step.
-    told = not options.get("c_gen_conditioning_zero", False)
+    told = not _flag(options, "c_gen_conditioning_zero")
     settings.latent.pose_scale = _number(options, "c_scale", 0.0) if told else 0.0
 
 
 def _limits(settings: GanModelConfig, options: Mapping[str, Any]) -> None:
     start, end = options.get("ray_start"), options.get("ray_end")
     field = settings.field
-    if start == end == "auto":
+    if isinstance(start, str) and start == end == "auto":
         settings.ray_bounds = "box"
+        # The box alone limits the rays; from any sensible distance it lies between these.
         half = math.dist(field.box, (0, 0, 0)) / 2
-        distance = settings.view_radius + math.dist(settings.view_pivot, (0, 0, 0))
-        field.near, field.far = max(settings.view_radius - half, 0.0), distance + half
+        field.near, field.far = 0.0, 4 * settings.view_radius + half
         return
     field.near, field.far = _number(options, "ray_start"), _number(options, "ray_end")
     if not 0 <= field.near < field.far:
@@ -236,7 +247,7 @@ def _super_resolution(
     side, resize, antialias = _STAGES[named]
     stage = settings.super_resolution
     stage.input_resolution, stage.resize = side, resize
-    stage.antialias = antialias and bool(options.get("sr_antialias", True))
+    stage.antialias = antialias and _flag(options, "sr_antialias", True)
     first = _shape(state, "superresolution.block0.conv1.weight", 4)[0]
     last = _shape(state, "superresolution.block1.conv1.weight", 4)[0]
     stage.channels = (first, last)
@@ -249,14 +260,17 @@ def _super_resolution(
             f"{named} has {expected} px first"
         )
     noise = options.get("superresolution_noise_mode", "none")
-    if noise not in ("none", "const", "random"):
+    if not isinstance(noise, str) or noise not in ("none", "const", "random"):
         raise SnapshotError(f"superresolution_noise_mode = {noise!r}: none, const or random exist")
-    stage.noise = noise
+    stage.noise = cast('Literal["none", "const", "random"]', noise)
     layer = generator.at("superresolution.block0.conv1")
-    clamp = None if layer is None else layer.attributes.get("conv_clamp", 256)
-    stage.clamp = None if clamp is None else float(clamp)
+    stage.clamp = _clamp(layer)
     size = generator.attributes.get("neural_rendering_resolution", 64)
-    if not isinstance(size, int) or not 1 <= size <= settings.image_resolution:
+    if (
+        not isinstance(size, int)
+        or isinstance(size, bool)
+        or not 1 <= size <= settings.image_resolution
+    ):
         raise SnapshotError(f"neural_rendering_resolution = {size!r}: not a size in pixels")
     settings.neural_resolution = size
 
@@ -264,29 +278,37 @@ def _super_resolution(
 def _background(
     settings: GanModelConfig,
     state: Mapping[str, Tensor],
+    options: Mapping[str, Any],
     generator: SnapshotModule,
     notes: list[str],
 ) -> None:
     sphere = settings.sphere
     sphere.version = "ver1" if "BG_Net.fc_in.affine.weight" in state else "ver0"
-    sphere.hidden_dim = int(_any_shape(state, "BG_Net.fc_in.weight")[0])
+    dimensions = 4 if sphere.version == "ver1" else 2
+    sphere.hidden_dim = _shape(state, "BG_Net.fc_in.weight", dimensions)[0]
     sphere.layers = 1 + _count(state, r"BG_Net\.blocks\.(\d+)\.weight")
     if sphere.version == "ver1":
         sphere.mapping_layers = _count(state, r"BG_mapping\.fc(\d+)\.weight")
     network = generator.at("BG_Net")
     assert network is not None
-    known = [
-        network.attributes,
-        generator.attributes.get("BG_kwargs"),
-        (generator.attributes.get("_init_kwargs") or {}).get("BG_kwargs"),
-    ]
-    for source in known:
+    given: dict[str, Any] = {}
+    created = generator.attributes.get("_init_kwargs")
+    inner = created.get("BG_kwargs") if isinstance(created, dict) else None
+    for source in (network.attributes, inner, generator.attributes.get("BG_kwargs")):
         if isinstance(source, dict):
-            for name in ("R", "radius"):
-                if isinstance(source.get(name), int | float):
-                    sphere.radius = float(source[name])
-                    return
-    notes.append(f"the file does not say its sphere's radius: {sphere.radius:g} was assumed")
+            given |= source
+    scale = _number(given, "downscale_p_by", 2 * math.pi)
+    if abs(scale - 2 * math.pi) > 1e-3:
+        raise SnapshotError(f"BG_kwargs.downscale_p_by = {scale}: only 2 pi exists here")
+    if "R" in given:
+        sphere.radius = _number(given, "R")
+        if sphere.radius <= 0:
+            raise SnapshotError(f"BG_kwargs.R = {sphere.radius}: the sphere's radius is positive")
+    else:
+        notes.append(f"the file does not say its sphere's radius: {sphere.radius:g} was assumed")
+    activation = options.get("sigma_act", "linear")
+    if activation not in ("linear", None):
+        raise SnapshotError(f"sigma_act = {activation!r}: only linear exists here")
 
 
 def _discriminator(network: SnapshotModule, resolution: int) -> DiscriminatorConfig:
@@ -312,9 +334,13 @@ def _discriminator(network: SnapshotModule, resolution: int) -> DiscriminatorCon
     noise = network.attributes.get("disc_c_noise", 0)
     config.camera_noise = float(noise) if isinstance(noise, int | float) else 0.0
     block = network.at(f"b{resolution}.conv0")
-    clamp = 256.0 if block is None else block.attributes.get("conv_clamp", 256)
-    config.clamp = None if clamp is None else float(clamp)
+    config.clamp = _clamp(block)
     return config
+
+
+def _clamp(layer: SnapshotModule | None) -> float | None:
+    value = None if layer is None else layer.attributes.get("conv_clamp", 256)
+    return None if value is None else _number({"conv_clamp": value}, "conv_clamp")
 
 
 def _lr_multiplier(layer: SnapshotModule | None, inputs: int) -> float:
@@ -360,14 +386,10 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return len(numbers)
 
 
-def _any_shape(state: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     if name not in state:
         raise SnapshotError(f"the network has no tensor {name}")
-    return tuple(state[name].shape)
-
-
-def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
-    shape = _any_shape(state, name)
+    shape = tuple(state[name].shape)
     if len(shape) != dimensions or 0 in shape:
         raise SnapshotError(f"tensor {name} has shape {list(shape)}; {dimensions} sizes are needed")
     return shape
@@ -376,5 +398,25 @@ def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int
 def _number(options: Mapping[str, Any], name: str, default: float | None = None) -> float:
     value = options.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SnapshotError(f"rendering_kwargs.{name} = {value!r}: a number is needed")
+        raise SnapshotError(f"{name} = {_short(value)}: a number is needed")
     return float(value)
+
+
+def _flag(options: Mapping[str, Any], name: str, default: bool = False) -> bool:
+    value = options.get(name, default)
+    if value is not None and not isinstance(value, bool | int):
+        raise SnapshotError(f"{name} = {_short(value)}: True or False is needed")
+    return bool(value)
+
+
+def _pivot(options: Mapping[str, Any]) -> tuple[float, float, float]:
+    value = options.get("avg_camera_pivot", (0.0, 0.0, 0.0))
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise SnapshotError(f"avg_camera_pivot = {_short(value)}: three numbers are needed")
+    x, y, z = (_number({"avg_camera_pivot": part}, "avg_camera_pivot") for part in value)
+    return x, y, z
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -32,12 +32,15 @@ def training_state(
     optimizers: Optimizers,
     random_states: Sequence[Any],
     elapsed: float,
+    networks: str | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint holds: all that decides how training goes on after ``step``.
 
-    Tensors and plain values only, so that it loads with ``weights_only=True``.
+    Tensors and plain values only, so that it loads with ``weights_only=True``. ``networks`` is what
+    `adopt_networks` gave.
     """
-    return {
+    imported = {} if networks is None else {"networks": networks}
+    return imported | {
         "step": step,
         "pipeline": pipeline.state_dict(),
         "optimizers": {k: v.state_dict() for k, v in optimizers.optimizers.items()},
@@ -66,18 +69,33 @@ def find_checkpoint(config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None
     return newest.path, newest.state
 
 
-def adopt_networks(config: TrainerConfig) -> None:
-    """Takes the networks' settings from an imported checkpoint that training is to start from.
+def adopt_networks(config: TrainerConfig) -> str | None:
+    """Takes the networks' settings from an imported checkpoint that training starts from.
 
-    A model that training wrote has the settings of its config.yml. An imported one is of whatever
-    size its authors chose; losses, schedules and everything else stay as they are configured.
-    Raises CheckpointError when the checkpoint cannot be read.
+    A model that was trained from scratch has the settings of its method and of the command line. An
+    imported one is of whatever size its authors chose, also after it was trained further; losses,
+    schedules and everything else stay as they are configured.
+
+    Returns:
+        The settings as JSON, for the checkpoints to come; None if nothing was imported.
+
+    Raises:
+        CheckpointError: When the checkpoint cannot be read, or belongs to the other method.
     """
-    if config.load_checkpoint is None:
-        return
-    networks = read_checkpoint(config.load_checkpoint).get("networks")
-    if networks is not None:
-        apply_settings(config.pipeline.model, json.loads(networks))
+    found = find_checkpoint(config)
+    networks = None if found is None else found[1].get("networks")
+    if found is None or networks is None:
+        return None
+    values, model = json.loads(networks), config.pipeline.model
+    if values["background"] != getattr(model, "background", None):
+        method = "gan3d-ballgan" if values["background"] else "gan3d-eg3d"
+        raise CheckpointError(f"{found[0]}: holds networks of {method}; start ns-train {method}")
+    apply_settings(model, values)
+    CONSOLE.print(
+        f"Networks, box and sampling are those of {found[0]}; options for them on the command line "
+        "have no effect."
+    )
+    return networks
 
 
 def restore(
@@ -96,7 +114,7 @@ def restore(
             f"{path}: holds a generator for inference alone; training cannot continue without the "
             "discriminator and the optimizers, so give a checkpoint that training wrote"
         )
-    if "networks" in state:
+    if "optimizers" not in state and "networks" in state:
         # An import: networks without data set, augmentation and optimizers, which start afresh.
         content = {**pipeline.state_dict(), **state["pipeline"]}
         try:

@@ -88,6 +88,7 @@ class GanTrainer(Trainer):
         self._line: ProgressLine | None = None
         self._base_lr: dict[str, list[float]] = {}
         self._repaired: Tensor | None = None
+        self._networks: str | None = None
         if world_size > 1:
             # The first process would stay with its viewer while the others wait for it.
             config.viewer.quit_on_train_completion = True
@@ -100,7 +101,7 @@ class GanTrainer(Trainer):
         config = self.config
         with user_errors(self.shutdown):
             validate(config)
-            adopt_networks(config)
+            self._networks = adopt_networks(config)
             self._progress = Progress(config.max_num_iterations, config.max_minutes * 60)
             logging = config.logging
             if config.progress != "table":
@@ -292,7 +293,9 @@ class GanTrainer(Trainer):
         if not comms.is_main_process():
             return
         path = checkpoint_path(self.checkpoint_dir, step)
-        state = training_state(step, self.pipeline, self.optimizers, states, self._elapsed)
+        state = training_state(
+            step, self.pipeline, self.optimizers, states, self._elapsed, self._networks
+        )
         save_atomic(state, path)
         if self.config.save_only_latest_checkpoint:
             remove_others(path)

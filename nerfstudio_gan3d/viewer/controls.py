@@ -79,6 +79,7 @@ class SceneControls(ViewerControl):
         _validate(config)
         self._config = config
         self._panel: ControlPanel | None = None
+        self._training = False
         self._levels = model.generator.field.num_ws
         seeds = max(LARGEST_SEED, config.seed, config.background_seed or 0)
         self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint="Which object is shown")
@@ -181,8 +182,8 @@ class SceneControls(ViewerControl):
 
     @property
     def watched(self) -> bool:
-        """Whether a viewer shows what the controls name."""
-        return self._panel is not None
+        """Whether a viewer shows what the controls name, while nothing trains."""
+        return self._panel is not None and not self._training
 
     def shown_output(self) -> str | None:
         """The only output that is looked at; None without a viewer or where its screen is split."""
@@ -194,6 +195,7 @@ class SceneControls(ViewerControl):
         """Puts the controls into the viewer; nerfstudio calls it when the viewer starts."""
         super()._setup(viewer)
         self._panel = viewer.control_panel
+        self._training = viewer.trainer is not None
         # nerfstudio learns the outputs from the first picture; the choice is known before it.
         self._panel.update_output_options(list(OUTPUTS))
         model = viewer.get_model()
@@ -235,7 +237,7 @@ class SceneControls(ViewerControl):
         if self._config.background:
             elements.append(self.background_seed)
         elements.append(self.colour)
-        if self._config.latent.pose_conditioning:
+        if self._config.latent.pose_conditioning and self._config.latent.pose_scale != 0:
             elements += [self.conditioning, self.conditioning_azimuth, self.conditioning_elevation]
         return elements
 

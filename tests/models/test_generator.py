@@ -152,7 +152,9 @@ def test_truncation_of_foreground_and_background(generator: Generator) -> None:
     assert torch.equal(half.foreground[:, 1:], full.foreground[:, 1:])
     assert half.background is not None
     assert full.background is not None
-    torch.testing.assert_close(half.background, torch.full_like(half.background, -0.5))
+    # The cutoff is that of both.
+    torch.testing.assert_close(half.background[:, :1], torch.full((1, 1, LATENT), -0.5))
+    assert torch.equal(half.background[:, 1:], full.background[:, 1:])
     shared = generator.map(condition(1), 0.5)
     assert shared.background is not None
     torch.testing.assert_close(shared.background, (full.background - 0.5) / 2)
@@ -288,3 +290,16 @@ def test_rendered_images_of_another_size_reach_super_resolution_resized() -> Non
     images = generator(condition(1), labels(1))
     assert images.raw.shape == (1, 3, 8, 8)
     assert images.image.shape == (1, 3, 32, 32)
+
+
+def test_models_that_know_poses_are_told_the_neutral_one_where_nobody_names_one() -> None:
+    generator = make_generator(pose_conditioning=True)
+    base = condition(2)
+    zeros = generator.map(base).foreground
+    frontal = labels(1)
+    generator.latent.neutral_pose = tuple(frontal[0].tolist())
+    told = generator.map(replace(base, camera_label=frontal.expand(2, -1))).foreground
+    found = generator.map(base).foreground
+    generator.latent.neutral_pose = ()
+    torch.testing.assert_close(found, told)
+    assert not torch.allclose(found, zeros)

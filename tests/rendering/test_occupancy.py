@@ -13,6 +13,7 @@ from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
 from nerfstudio_gan3d.rendering import occupancy
 from nerfstudio_gan3d.rendering.occupancy import build_occupancy, render_occupied
 from nerfstudio_gan3d.rendering.renderer import RenderSettings, render
+from nerfstudio_gan3d.rendering.samplers import box_interval
 from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene
 from tests.rendering.scenes import Backdrop, Ball, Recorded
 
@@ -26,6 +27,15 @@ class Soft:
     def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
         raw = 150 * (0.3 - positions.norm(dim=-1, keepdim=True))
         return FieldSamples(raw, (positions * 4).sin() / 2 + 0.5)
+
+
+class Haze:
+    """The same thin density everywhere."""
+
+    raw = -2.0
+
+    def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+        return FieldSamples(torch.full_like(positions[..., :1], self.raw), positions * 0 + 0.5)
 
 
 class Ramp:
@@ -105,6 +115,20 @@ def test_pictures_equal_those_of_every_sample(background: Backdrop | None, fine:
         assert empty.sum() > 100
         torch.testing.assert_close(found.distance[0, empty], full.distance[0, empty])
     assert sum(points.shape[1] for points in asked) < everything / (5 if fine else 3)
+
+
+@pytest.mark.parametrize("samples", [12, 96])
+def test_haze_stays_as_opaque_as_it_is(samples: int) -> None:
+    """Opacity 1 - exp(-sigma L) over the length L in the box, however many samples a ray has."""
+    scene = Scene(Haze(), BOUNDS, 1)
+    origins, directions = rays(12)
+    settings = RenderSettings(samples, samples)
+    found = render_occupied(scene, build_occupancy(scene, 32), origins, directions, settings)
+    near, far = box_interval(origins, directions, BOUNDS.box, BOUNDS.near, BOUNDS.far)
+    sigma = math.log1p(math.exp(Haze.raw - 1))
+    expected = 1 - torch.exp(-sigma * (far - near))
+    assert expected.max() > 0.04
+    torch.testing.assert_close(found.accumulation, expected, atol=2.5e-3, rtol=0)
 
 
 def test_nothing_is_looked_up_behind_a_solid_surface_or_in_front_of_it() -> None:

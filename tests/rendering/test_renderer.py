@@ -321,6 +321,19 @@ def test_rays_without_background_end_in_black_or_white(conventions, nothing: flo
         assert torch.equal(behind.features, same.features)
 
 
+def test_reference_rays_can_be_clipped() -> None:
+    """A ball between 1.7 and 2.3 on the axis: clipped in front of it, inside of it, and not at
+    all."""
+    scene = Scene(Ball(), BOUNDS, 1)
+    origins, directions = rays(1)
+    settings = RenderSettings(48, 0, "reference")
+    near = torch.full_like(origins[..., :1], 1.0)
+    for stop, opaque in ((1.5, False), (2.0, True), (3.0, True)):
+        clip = (near, torch.full_like(near, stop))
+        found = render(scene, origins, directions, settings, clip=clip)
+        assert bool(found.accumulation > 0.9) == opaque
+
+
 def test_reference_rays_can_start_and_end_at_the_box() -> None:
     seen: list[Tensor] = []
     origins, directions = rays(6)

@@ -76,6 +76,41 @@ def test_training_goes_on_from_the_snapshot(checkpoint: Path, tmp_path: Path) ->
     assert run.images_seen == 700_004
 
 
+def test_a_fine_tuned_run_resumes_with_its_networks_and_optimizers(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    data = write_folder(tmp_path / "set", files(6, SIZE))
+    config = configured(data, tmp_path / "out", checkpoint)
+    config.max_num_iterations = 2
+    made = trainer(config)
+    made.train()
+    made.shutdown()
+    saved = {name: value.clone() for name, value in made.pipeline.state_dict().items()}
+    # As a user goes on: the method's own settings, and the folder of checkpoints.
+    again = configured(data, tmp_path / "more", checkpoint)
+    again.load_checkpoint, again.load_dir = None, config.get_checkpoint_dir()
+    resumed = trainer(again)
+    assert resumed._start_step == 2
+    for name, value in resumed.pipeline.state_dict().items():
+        assert torch.equal(value, saved[name]), name
+    assert resumed.optimizers.optimizers["generator"].state, "moments come from the checkpoint"
+    resumed.train()
+    resumed.shutdown()
+    assert int(resumed.pipeline.model.objective.images_seen) == 700_000 + 2 * 2
+
+
+def test_networks_of_the_other_method_are_refused(
+    checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_folder(tmp_path / "set", files(4, SIZE))
+    config = configured(data, tmp_path / "out", checkpoint)
+    config.pipeline.model.background = False  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(SystemExit) as stopped:
+        trainer(config)
+    assert stopped.value.code == 2
+    assert "start ns-train gan3d-ballgan" in " ".join("".join(capfd.readouterr()).split())
+
+
 def test_cameras_that_do_not_fit_the_snapshot_are_refused_in_a_sentence(
     checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

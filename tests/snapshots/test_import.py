@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
+from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels, pixel_rays
 from nerfstudio_gan3d.cli import main
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.rendering.renderer import Jitter, RenderSettings, render
@@ -240,6 +240,103 @@ def test_what_cannot_be_imported_is_named(
     assert str(file) in told
     assert "Traceback" not in told
     assert not (tmp_path / "run").exists()
+
+
+def attributed(path: str, **values: Any) -> dict[str, Any]:
+    """A generator with attributes at a module that are not what they should be."""
+    described = generator_description(generator("ver1"))
+    module = described
+    for part in filter(None, path.split(".")):
+        module = module["modules"][part]
+    module.setdefault("attributes", {}).update(values)
+    return described
+
+
+def enlarged(name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """A generator of which one tensor claims a size that would need gigabytes of others."""
+    described = changed()
+    *path, leaf = name.split(".")
+    module = described
+    for part in path:
+        module = module["modules"][part]
+    kind = "buffers" if leaf == "w_avg" else "parameters"
+    module[kind][leaf] = torch.zeros(shape)
+    return described
+
+
+@pytest.mark.parametrize(
+    ("described", "sentence"),
+    [
+        (lambda: changed(avg_camera_pivot=None), "avg_camera_pivot"),
+        (lambda: changed(avg_camera_pivot=[0, 0]), "avg_camera_pivot"),
+        (lambda: changed(avg_camera_pivot=[0, 0, float("nan")]), "avg_camera_pivot"),
+        (lambda: changed(avg_camera_radius=-1), "avg_camera_radius"),
+        (lambda: changed(white_back=torch.ones(2)), "white_back"),
+        (lambda: changed(ray_start=torch.ones(2)), "ray_start"),
+        (lambda: changed(density_noise="much"), "density_noise"),
+        (lambda: changed(superresolution_noise_mode=["const"]), "superresolution_noise_mode"),
+        (lambda: attributed("", BG_kwargs={"R": float("nan")}), "R = nan"),
+        (lambda: attributed("", BG_kwargs={"R": -1}), "R = -1"),
+        (lambda: attributed("", BG_kwargs={"downscale_p_by": 1.0}), "downscale_p_by"),
+        (lambda: attributed("", neural_rendering_resolution=True), "neural_rendering_resolution"),
+        (lambda: attributed("superresolution.block0.conv1", conv_clamp="x"), "conv_clamp"),
+        (lambda: enlarged("backbone.mapping.w_avg", (60_000,)), "does not fit"),
+        (
+            lambda: enlarged("backbone.synthesis.b4.conv1.weight", (90_000, 1, 1, 1)),
+            "90000 channels",
+        ),
+        (lambda: without("backbone.synthesis.b8.conv0.bias"), "synthesis.b8.conv0.bias"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_named(
+    described: Any, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_snapshot(tmp_path / "s.pkl", {"G_ema": described()})
+    for target in ("run", "s.safetensors"):
+        assert main(["import", str(file), "--output", str(tmp_path / target)]) == 2
+        told = capsys.readouterr().err
+        assert sentence in told
+        assert str(file) in told
+        assert not (tmp_path / target).exists()
+
+
+def test_options_of_a_run_are_refused_for_a_file_of_tensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "s.safetensors"
+    for option in (("--focal", "2"), ("--kimg", "5"), ("--sampling", "reference")):
+        assert main(["import", "s.pkl", "--output", str(output), *option]) == 2
+        assert option[0] in capsys.readouterr().err
+
+
+def test_a_model_that_was_last_called_at_full_size_keeps_its_super_resolution(
+    tmp_path: Path,
+) -> None:
+    described = changed()
+    described["attributes"]["neural_rendering_resolution"] = SIZE
+    file = write_snapshot(tmp_path / "s.pkl", {"G_ema": described})
+    run = imported(file, tmp_path / "run")
+    assert run.generator.superresolution is not None
+    assert run.generator.neural_resolution == SIZE
+
+
+def test_the_frontal_pose_is_told_unless_the_model_never_was(tmp_path: Path) -> None:
+    original = generator()
+    file = snapshot(tmp_path / "a.pkl", original)
+    neutral = imported(file, tmp_path / "a", "--focal", "1.5").settings.latent.neutral_pose
+    expected = orbit_labels(torch.zeros(1), torch.zeros(1), 1.9, (0.0, 0.1, 0.0), 1.5)
+    torch.testing.assert_close(torch.tensor([neutral]), expected)
+    file = snapshot(tmp_path / "b.pkl", original, c_gen_conditioning_zero=True)
+    assert imported(file, tmp_path / "b").settings.latent.neutral_pose == ()
+
+
+def test_wide_pictures_of_a_model_with_constant_noise(tmp_path: Path) -> None:
+    """The stored pattern fits square pictures; others go without."""
+    described = changed(superresolution_noise_mode="const")
+    run = imported(write_snapshot(tmp_path / "s.pkl", {"G_ema": described}), tmp_path / "run")
+    camera = labels_to_cameras(run.orbit([0.0]), 96, 48)
+    image = run.model.get_outputs_for_camera(camera)["rgb"]
+    assert image.shape == (48, 96, 3)
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(
