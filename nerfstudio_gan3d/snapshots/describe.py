@@ -167,13 +167,8 @@ def _rendering(settings: GanModelConfig, options: Mapping[str, Any], notes: list
         raise SnapshotError(f"decoder_lr_mul = {options['decoder_lr_mul']}: only 1 exists here")
     if _number(options, "density_noise", 0.0):
         notes.append("density_noise was left out; it would make every rendering differ")
-    settings.samples = int(_number(options, "depth_resolution"))
-    settings.importance_samples = int(_number(options, "depth_resolution_importance"))
-    if settings.samples < 4 or settings.importance_samples < 0:
-        raise SnapshotError(
-            f"depth_resolution = {settings.samples}, depth_resolution_importance = "
-            f"{settings.importance_samples}: at least 4 and 0 are needed"
-        )
+    settings.samples = _whole(options, "depth_resolution", 4)
+    settings.importance_samples = _whole(options, "depth_resolution_importance", 0)
     side = _number(options, "box_warp")
     if side <= 0:
         raise SnapshotError(f"box_warp = {side}: the box needs a positive side")
@@ -329,10 +324,8 @@ def _discriminator(network: SnapshotModule, resolution: int) -> DiscriminatorCon
         config.lr_multiplier = _lr_multiplier(layer, _shape(state, "mapping.fc0.weight", 2)[1])
     statistics = network.at("b4.mbstd")
     if statistics is not None:
-        group = statistics.attributes.get("group_size", config.minibatch_group)
-        config.minibatch_group = int(group) if isinstance(group, int) and group > 0 else 4
-    noise = network.attributes.get("disc_c_noise", 0)
-    config.camera_noise = float(noise) if isinstance(noise, int | float) else 0.0
+        config.minibatch_group = _whole(statistics.attributes, "group_size", 1, 4)
+    config.camera_noise = _number(network.attributes, "disc_c_noise", 0.0)
     block = network.at(f"b{resolution}.conv0")
     config.clamp = _clamp(block)
     return config
@@ -345,9 +338,11 @@ def _clamp(layer: SnapshotModule | None) -> float | None:
 
 def _lr_multiplier(layer: SnapshotModule | None, inputs: int) -> float:
     """From a layer's stored gain, lr / sqrt(in); 0.01 where it is not stored."""
-    gain = None if layer is None else layer.attributes.get("weight_gain")
-    if not isinstance(gain, int | float) or not gain > 0:
+    if layer is None or "weight_gain" not in layer.attributes:
         return 0.01
+    gain = _number(layer.attributes, "weight_gain")
+    if gain <= 0:
+        raise SnapshotError(f"weight_gain = {gain}: it must be positive")
     # Six digits take the square root's rounding away.
     return float(f"{gain * inputs**0.5:.6g}")
 
@@ -400,6 +395,13 @@ def _number(options: Mapping[str, Any], name: str, default: float | None = None)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise SnapshotError(f"{name} = {_short(value)}: a number is needed")
     return float(value)
+
+
+def _whole(options: Mapping[str, Any], name: str, least: int, default: int | None = None) -> int:
+    value = _number(options, name, None if default is None else float(default))
+    if value != int(value) or value < least:
+        raise SnapshotError(f"{name} = {value:g}: a whole number of at least {least} is needed")
+    return int(value)
 
 
 def _flag(options: Mapping[str, Any], name: str, default: bool = False) -> bool:

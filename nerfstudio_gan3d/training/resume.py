@@ -69,20 +69,23 @@ def find_checkpoint(config: TrainerConfig) -> tuple[Path, dict[str, Any]] | None
     return newest.path, newest.state
 
 
-def adopt_networks(config: TrainerConfig) -> str | None:
+def adopt_networks(config: TrainerConfig, found: tuple[Path, dict[str, Any]] | None) -> str | None:
     """Takes the networks' settings from an imported checkpoint that training starts from.
 
     A model that was trained from scratch has the settings of its method and of the command line. An
     imported one is of whatever size its authors chose, also after it was trained further; losses,
     schedules and everything else stay as they are configured.
 
+    Args:
+        config: Of the training; its model's settings are changed.
+        found: What `find_checkpoint` gave.
+
     Returns:
         The settings as JSON, for the checkpoints to come; None if nothing was imported.
 
     Raises:
-        CheckpointError: When the checkpoint cannot be read, or belongs to the other method.
+        CheckpointError: When the checkpoint belongs to the other method.
     """
-    found = find_checkpoint(config)
     networks = None if found is None else found[1].get("networks")
     if found is None or networks is None:
         return None

@@ -6,6 +6,7 @@ import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -89,6 +90,7 @@ class GanTrainer(Trainer):
         self._base_lr: dict[str, list[float]] = {}
         self._repaired: Tensor | None = None
         self._networks: str | None = None
+        self._found: tuple[Path, dict[str, Any]] | None = None
         if world_size > 1:
             # The first process would stay with its viewer while the others wait for it.
             config.viewer.quit_on_train_completion = True
@@ -101,7 +103,8 @@ class GanTrainer(Trainer):
         config = self.config
         with user_errors(self.shutdown):
             validate(config)
-            self._networks = adopt_networks(config)
+            self._found = find_checkpoint(config)
+            self._networks = adopt_networks(config, self._found)
             self._progress = Progress(config.max_num_iterations, config.max_minutes * 60)
             logging = config.logging
             if config.progress != "table":
@@ -302,9 +305,10 @@ class GanTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         """Continues from the configured checkpoint, if any."""
-        if (found := find_checkpoint(self.config)) is None:
+        if self._found is None:
             return
-        path, state = found
+        path, state = self._found
+        self._found = None
         restore(path, state, self.pipeline, self.optimizers, self.config.load_scheduler)
         self._start_step = state["step"] + 1
         self._elapsed = float(state.get("elapsed", 0.0))
