@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -53,6 +54,50 @@ def write_snapshot(
             pickler.cuda = cuda
             pickler.dump(content)
     return path
+
+
+def network(mark: Path | None = None) -> dict[str, Any]:
+    """A small generator; its source would create the file ``mark`` if it were run."""
+    source = f"open({str(mark)!r}, 'w').close()\n" if mark else "import os\n"
+    decoder = {
+        "class_name": "training.triplane.OSGDecoder",
+        "modules": {
+            "net": {
+                "class_name": "torch.nn.modules.container.Sequential",
+                "modules": {
+                    "0": {
+                        "class_name": "FullyConnectedLayer",
+                        "source": source,
+                        "parameters": {"weight": torch.randn(3, 2), "bias": None},
+                    },
+                    "1": nn.Softplus(),
+                },
+            }
+        },
+        "attributes": {"hidden_dim": 64},
+    }
+    constant = [1.0, 2.5, -0.0, float("inf")]
+    return {
+        "class_name": "TriPlaneGenerator",
+        "source": source,
+        "parameters": {"const": torch.tensor(constant)},
+        "buffers": {"w_avg": torch.arange(4.0), "grid": torch.ones(2), "none": None},
+        "non_persistent": ["grid"],
+        "modules": {
+            "renderer": {
+                "class_name": "training.volumetric_rendering.renderer.ImportanceRenderer",
+                "attributes": {"plane_axes": torch.eye(3).expand(3, 3, 3).contiguous()},
+            },
+            "decoder": decoder,
+        },
+        "attributes": {
+            "z_dim": 512,
+            "rendering_kwargs": {"box_warp": np.float64(1.5), "axes": [0, 0, 0.2], "kind": "mip"},
+            "neural_rendering_resolution": np.int64(64),
+            "_last_planes": None,
+            "_init_args": (512, "x", {1, 2}),
+        },
+    }
 
 
 class _Pickler(pickle.Pickler):
