@@ -28,7 +28,8 @@ from nerfstudio_gan3d.metrics.nearest import (
     neighbour_sheet,
 )
 from nerfstudio_gan3d.run import Run, load_run
-from nerfstudio_gan3d.training.pipeline import GanPipeline, generate, real_batches
+from nerfstudio_gan3d.training.evaluation import make_images, real_batches
+from nerfstudio_gan3d.training.pipeline import GanPipeline
 
 ROWS = ("rgb", "foreground", "depth")
 
@@ -59,7 +60,7 @@ def nearest_picture(pipeline: GanPipeline, evaluator: Path, count: int = 8) -> t
     """Samples, then their two nearest training images by pixels and by features."""
     generator = pipeline.model.generator_ema
     labels = pipeline.datamanager.sample_labels(count, 1).to(pipeline.device)
-    samples = generate(generator, make_condition(generator, range(count)), labels, 1.0).image
+    samples = make_images(generator, make_condition(generator, range(count)), labels, 1.0).image
     extractor = build_extractor(EvaluationConfig(features="torchscript", evaluator=evaluator))
     assert extractor is not None
     reals = [b.image.float() / 127.5 - 1 for b in real_batches(pipeline.datamanager, 50)]

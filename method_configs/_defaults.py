@@ -26,11 +26,13 @@ def specification(
     discriminator_lr: float,
     mirror: bool,
     tiny: bool,
+    eval_fraction: float = 0.0,
 ) -> MethodSpecification:
     """A method as nerfstudio registers it: what `ns-train NAME` starts with.
 
     Adam's betas are (0, 0.99). ``tiny`` presets are for two CPU cores, take snapshots more often
     and let the learning rates fall from 60 % of training on, which short runs gain most from.
+    ``eval_fraction`` of the objects is held out for evaluation.
     """
     config = GanTrainerConfig(
         method_name=name,
@@ -45,7 +47,7 @@ def specification(
         lr_decay_start=0.6 if tiny else 1.0,
         pipeline=GanPipelineConfig(
             datamanager=GanDataManagerConfig(
-                dataparser=Gan3dImagesDataParserConfig(),
+                dataparser=Gan3dImagesDataParserConfig(eval_fraction=eval_fraction),
                 batch_size=batch_size,
                 mirror=mirror,
             ),

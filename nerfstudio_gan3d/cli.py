@@ -17,13 +17,13 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 from nerfstudio_gan3d.cli_options import (
     DataCarsOptions,
     DataCheckOptions,
+    DataEdgesOptions,
     DemoOptions,
     EvaluateOptions,
     ImportOptions,
-    MeshOptions,
     PretrainedOptions,
-    SampleOptions,
 )
+from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -31,10 +31,11 @@ INTERRUPTED = 130
 
 @dataclass
 class DataCommand:
-    """Data sets: check one, or unpack the bundled cars."""
+    """Data sets: check one, draw edge maps of one, or unpack the bundled cars."""
 
     command: (
         Annotated[DataCheckOptions, subcommand("check")]
+        | Annotated[DataEdgesOptions, subcommand("edges")]
         | Annotated[DataCarsOptions, subcommand("cars64")]
     )
 
@@ -57,6 +58,12 @@ def _data(options: DataCommand) -> str:
 
         return data_cars64(chosen.directory)
     chosen.validate()
+    if isinstance(chosen, DataEdgesOptions):
+        from nerfstudio_gan3d.data.commands import data_edges
+
+        return data_edges(
+            chosen.directory, chosen.output, sigma=chosen.sigma, low=chosen.low, high=chosen.high
+        )
     from nerfstudio_gan3d.data.commands import data_check
 
     return data_check(chosen.directory, histogram=chosen.histogram, num_classes=chosen.num_classes)

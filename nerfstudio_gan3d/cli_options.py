@@ -8,24 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from tyro.conf import Positional
 
-PictureOutput = Literal["rgb", "foreground", "background", "depth", "accumulation", "normals"]
-PICTURE_OUTPUTS: tuple[PictureOutput, ...] = (
-    "rgb",
-    "foreground",
-    "background",
-    "depth",
-    "accumulation",
-    "normals",
-)
-MESH_SUFFIXES = (".ply", ".obj", ".glb")
-MAXIMUM_SEEDS = 100_000
+MAXIMUM_SIGMA = 100.0
 
 
-def _check_truncation(truncation: float) -> None:
+def check_truncation(truncation: float) -> None:
+    """Raises ValueError for a truncation psi that makes no sense."""
     if not 0.0 <= truncation <= 2.0:
         raise ValueError(
             f"--truncation is {truncation}; it must lie between 0 (the mean shape) and 2, and 1 "
@@ -48,6 +39,35 @@ class DataCheckOptions:
         """Raises ValueError if an option's value is impossible."""
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"--num-classes is {self.num_classes}; it must be at least 1.")
+
+
+@dataclass
+class DataEdgesOptions:
+    """Draw an edge map of each photograph of a data set (Canny's detector) and write images and
+    edge maps as a new set, ready for a method that learns from edge maps."""
+
+    directory: Positional[Path]
+    """Folder or zip file of images, with or without dataset.json."""
+    output: Positional[Path]
+    """Folder to write to; it must be empty or not exist yet."""
+    sigma: float = 1.0
+    """Smoothing before edges are looked for, in pixels: more leaves out fine texture."""
+    low: float = 0.1
+    """Change of brightness at which a line that has begun goes on; less makes lines longer."""
+    high: float = 0.2
+    """Change of brightness at which a line begins; more leaves out weak lines."""
+
+    def validate(self) -> None:
+        """Raises ValueError if an option's value is impossible."""
+        if not 0.0 < self.sigma <= MAXIMUM_SIGMA:
+            raise ValueError(
+                f"--sigma is {self.sigma}; it must be above 0 and at most {MAXIMUM_SIGMA} pixels."
+            )
+        if not 0.0 <= self.low <= self.high < float("inf"):
+            raise ValueError(
+                f"--low is {self.low} and --high is {self.high}; they must not be negative, and "
+                "--low must not exceed --high."
+            )
 
 
 @dataclass
@@ -113,123 +133,6 @@ class DemoOptions:
 
 
 @dataclass
-class MeshOptions:
-    """Write one sample as a mesh, straight from the density of a trained checkpoint."""
-
-    load_config: Path
-    """The config.yml that training wrote."""
-    output: Path
-    """Mesh file; its ending chooses the format: .ply, .obj or .glb."""
-    seed: int = 0
-    """Seed of the latent z."""
-    truncation: float = 1.0
-    """Truncation psi: 1 is off, 0 is the mean shape."""
-    resolution: int = 128
-    """Cells of the marching-cubes grid along the longest side of the object's box."""
-    level: float | Literal["auto"] = "auto"
-    """Density of the surface; auto chooses the one that lies closest to where rays become half
-    opaque."""
-    color: Literal["rgb", "none"] = "rgb"
-    """Colour of the vertices."""
-    largest_component: bool = False
-    """Keep only the largest connected part."""
-
-    def validate(self) -> None:
-        """Raises ValueError if an option's value is impossible."""
-        _check_truncation(self.truncation)
-        if self.output.suffix.lower() not in MESH_SUFFIXES:
-            raise ValueError(
-                f"--output is {self.output}; a mesh file must end in {', '.join(MESH_SUFFIXES)}."
-            )
-        if not 8 <= self.resolution <= 1024:
-            raise ValueError(
-                f"--resolution is {self.resolution}; it must lie between 8 and 1024 cells."
-            )
-        if self.level != "auto" and not 0.0 < self.level < float("inf"):
-            raise ValueError(
-                f"--level is {self.level}; it must be a positive density, or auto to choose one."
-            )
-
-
-@dataclass
-class SampleOptions:
-    """Render samples of a trained checkpoint from several views, as pictures or a turntable."""
-
-    load_config: Path
-    """The config.yml that training wrote."""
-    output: Path
-    """PNG file for a grid, mp4 file with --turntable, or a folder for one file per seed."""
-    seeds: str = "0-15"
-    """Seeds of the latents: single numbers and inclusive ranges, such as 0-3,8,12."""
-    truncation: float = 1.0
-    """Truncation psi: 1 is off, 0 is the mean shape."""
-    views: int | None = None
-    """Views of each seed, spread evenly over a full turn (default 1); with --turntable the frames
-    of one turn (default 90)."""
-    size: int | None = None
-    """Side of each picture in pixels; the default is the size that the run was trained for."""
-    turntable: bool = False
-    """Write a video of one turn (mp4) in place of pictures."""
-    outputs: str = "rgb"
-    """What to show side by side, separated by commas: rgb, foreground, background, depth,
-    accumulation, normals."""
-
-    def validate(self) -> None:
-        """Raises ValueError if an option's value is impossible."""
-        _check_truncation(self.truncation)
-        parse_seeds(self.seeds)
-        parse_outputs(self.outputs)
-        if self.views is not None and self.views < 1:
-            raise ValueError(f"--views is {self.views}; it must be at least 1.")
-        if self.size is not None and not 8 <= self.size <= 4096:
-            raise ValueError(f"--size is {self.size}; it must lie between 8 and 4096 pixels.")
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Reads single seeds and inclusive ranges: `0-3,8` is [0, 1, 2, 3, 8].
-
-    Raises:
-        ValueError: If a part is not a number or a rising range, or there are too many seeds.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not _is_seed(first) or (dash and not _is_seed(last)):
-            raise ValueError(
-                f"--seeds is {text!r}, of which {part.strip()!r} is neither a number nor a range; "
-                "write for example 0-15 or 3,7,20-25."
-            )
-        start, stop = int(first), int(last if dash else first)
-        if stop < start:
-            raise ValueError(f"--seeds has the range {part.strip()}, which ends before it starts.")
-        if len(seeds) + stop - start + 1 > MAXIMUM_SEEDS:
-            raise ValueError(f"--seeds is {text!r}; at most {MAXIMUM_SEEDS} seeds are allowed.")
-        seeds.extend(range(start, stop + 1))
-    return seeds
-
-
-def _is_seed(text: str) -> bool:
-    # Torch takes seeds of 64 bits; 18 digits stay below that.
-    return text.isascii() and text.isdigit() and len(text) <= 18
-
-
-def parse_outputs(text: str) -> tuple[PictureOutput, ...]:
-    """Reads names of outputs separated by commas: `rgb,depth` is ("rgb", "depth").
-
-    Raises:
-        ValueError: If a name is not an output of the model, or there is none.
-    """
-    names = [part.strip() for part in text.split(",")]
-    for name in names:
-        if name not in PICTURE_OUTPUTS:
-            raise ValueError(
-                f"--outputs is {text!r}, of which {name!r} is not an output; "
-                f"choose from {', '.join(PICTURE_OUTPUTS)}."
-            )
-    return cast("tuple[PictureOutput, ...]", tuple(names))
-
-
-@dataclass
 class EvaluateOptions:
     """Measure a trained checkpoint, as ns-eval does, with an evaluator of your choice."""
 
@@ -250,6 +153,6 @@ class EvaluateOptions:
 
     def validate(self) -> None:
         """Raises ValueError if an option's value is impossible."""
-        _check_truncation(self.truncation)
+        check_truncation(self.truncation)
         if self.inception and self.evaluator is not None:
             raise ValueError("--evaluator and --inception: choose one feature space.")

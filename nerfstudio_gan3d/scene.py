@@ -24,7 +24,10 @@ class Condition:
     """Latent of the background; None for methods without one."""
     camera_label: Float[Tensor, "b 25"] | None = None
     """Conditioning pose of the generator (not the pose it is rendered from); None is the neutral
-    pose."""
+    pose. With a label map it is the pose that the map is seen from."""
+    label_map: Float[Tensor, "b c h w"] | None = None
+    """Label map as networks take it (`networks.label_encoder.encode_labels`); None for methods
+    without."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,15 @@ class FieldSamples:
     """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are
     RGB."""
     label_logits: Float[Tensor, "b n c"] | None = None
-    """Unnormalised class scores of methods that know labels."""
+    """Unnormalised class scores of methods that know labels; with super-resolution of labels
+    further label features follow them. Edge maps have one value in [0, 1] in their place."""
+
+    @property
+    def channels(self) -> Float[Tensor, "b n k"]:
+        """Everything that is composited along rays: colour features, then those of labels."""
+        if self.label_logits is None:
+            return self.features
+        return torch.cat([self.features, self.label_logits], dim=-1)
 
 
 def activate_density(raw: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[Tensor, "*shape"]:
@@ -108,6 +119,9 @@ class Scene:
     nothing: float = 0.0
     """What every feature of a ray that ends in nothing is: 0 (black) or 1 (white). Without
     background only."""
+    behind_labels: tuple[float, ...] = ()
+    """What the label features of a ray that ends in nothing, or in the background, are; empty for
+    Scenes without labels."""
 
     def density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
         """Volume density per unit length at object-world positions."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nerfstudio_gan3d import cli
-from nerfstudio_gan3d.cli_options import MeshOptions, SampleOptions
+from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
 
 CONFIG = "outputs/run/config.yml"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerfstudio_gan3d.cli_options import MAXIMUM_SEEDS, parse_outputs, parse_seeds
+from nerfstudio_gan3d.export.options import MAXIMUM_SEEDS, parse_outputs, parse_seeds
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,12 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import PosePrior, mirror_labels
 from nerfstudio_gan3d.data.dataset import ImageSet
+from nerfstudio_gan3d.data.label_maps import (
+    LabelKind,
+    check_label_maps,
+    mirror_table,
+    read_label_map,
+)
 from nerfstudio_gan3d.data.resize import resize_image
 
 PREFETCH = 2
@@ -29,6 +35,9 @@ class RealBatch(TypedDict):
     """Camera labels, float32 ``[B, 25]``; None when the set has none."""
     index: Tensor
     """int64 ``[B]``: the images' positions in the `ImageSet`."""
+    label_map: Tensor | None
+    """uint8 ``[B, 1, R, R]``: class ids, or drawings (0 line, 255 paper); None when none are
+    read."""
 
 
 class ImageBatches:
@@ -37,7 +46,8 @@ class ImageBatches:
     Every image comes once an epoch (all ranks together), in an order that depends on the seed and
     the epoch alone; a batch may span two epochs. So a resumed run sees what the uninterrupted one
     would have seen. With ``mirror`` each image is flipped with probability one half, drawn anew
-    every epoch, and its camera is mirrored with it.
+    every epoch, and its camera and label map are mirrored with it; in a map of class ids the pairs
+    of `ImageSet.mirror_classes` change places.
 
     When the resized set fits into ``cache_megabytes`` it is kept as uint8 and each file is decoded
     once. Otherwise files are decoded at each use. Either way ``workers`` threads work on the
@@ -55,9 +65,12 @@ class ImageBatches:
         workers: threads that decode.
         indices: the images to use, as positions in the set; None uses all.
         prior: where `sample_labels` draws from when the set has no labels.
+        label_kind: how to read label maps; "none" reads none.
+        num_classes: class ids must be smaller; None takes the classes of the set.
 
     Raises:
         ValueError: an argument out of range.
+        DataError: the set has no label maps of the asked kind.
     """
 
     def __init__(
@@ -73,6 +86,8 @@ class ImageBatches:
         workers: int = 2,
         indices: Sequence[int] | None = None,
         prior: PosePrior | None = None,
+        label_kind: LabelKind = "none",
+        num_classes: int | None = None,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -94,7 +109,11 @@ class ImageBatches:
         self.seed, self.mirror = seed, mirror
         self.rank, self.world_size, self.workers = rank, world_size, workers
         self.prior = prior or PosePrior()
-        bytes_needed = len(self.indices) * resolution * resolution * 3
+        check_label_maps(image_set, label_kind, num_classes)
+        self.label_kind: LabelKind = label_kind
+        self.num_classes = num_classes
+        self.channels = 3 if label_kind == "none" else 4
+        bytes_needed = len(self.indices) * resolution * resolution * self.channels
         self.cached = bytes_needed <= cache_megabytes * 1_000_000
         self._start()
 
@@ -103,7 +122,9 @@ class ImageBatches:
         if self.cached:
             # np.empty costs no memory until an image is written into its place.
             side = self.resolution
-            self._cache = np.empty((len(self.indices), side, side, 3), np.uint8)
+            self._cache = np.empty((len(self.indices), side, side, self.channels), np.uint8)
+        pairs = self.image_set.mirror_classes if self.label_kind == "seg" else []
+        self._mirror_table = mirror_table(pairs)
         self._filled = np.zeros(len(self.indices), bool)
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -122,13 +143,17 @@ class ImageBatches:
                 if other not in self._pending:
                     self._pending[other] = self._submit(other)
         places, flips = self.order(step)
-        images = np.stack([future.result() for future in wanted])  # [B, R, R, 3]
-        images[flips] = images[flips, :, ::-1]
+        # The label map is a fourth channel, so that it shares cache and mirroring with its image.
+        pixels = np.stack([future.result() for future in wanted])  # [B, R, R, 3 or 4]
+        pixels[flips] = pixels[flips, :, ::-1]
+        pixels[flips, ..., 3:] = self._mirror_table[pixels[flips, ..., 3:]]
+        planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         index = torch.from_numpy(self.indices[places])
         return {
-            "image": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+            "image": planes[:, :3].contiguous(),
             "label": self._labels(index, torch.from_numpy(flips)),
             "index": index,
+            "label_map": None if self.label_kind == "none" else planes[:, 3:].contiguous(),
         }
 
     def order(self, step: int) -> tuple[Int[np.ndarray, "b"], np.ndarray]:
@@ -212,9 +237,14 @@ class ImageBatches:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="gan3d-images")
         return self._pool
 
-    def _decode(self, place: int) -> UInt8[np.ndarray, "r r 3"]:
-        image = self.image_set.image(int(self.indices[place]))
-        image = resize_image(image, self.resolution)
+    def _decode(self, place: int) -> UInt8[np.ndarray, "r r channels"]:
+        index, side = int(self.indices[place]), self.resolution
+        image = resize_image(self.image_set.image(index), side)
+        if self.label_kind != "none":
+            label_map = read_label_map(
+                self.image_set, index, self.label_kind, self.num_classes, side
+            )
+            image = np.concatenate([image, label_map[..., None]], axis=-1)
         if self._cache is not None:
             # Two threads may decode one image of two steps; both write the same bytes.
             self._cache[place] = image

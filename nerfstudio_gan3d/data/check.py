@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.data.dataset import ImageSet
 from nerfstudio_gan3d.data.errors import DataError
+from nerfstudio_gan3d.data.meta import MAX_CLASSES, MapKind
 
 __all__ = ["DataError", "PoseRange", "SetSummary", "check_set", "pose_histogram"]
 
@@ -47,9 +48,15 @@ class SetSummary:
     has_depth: bool
     has_label_maps: bool
     classes: tuple[str, ...]
-    """Names of the classes (meta.json); empty when unknown."""
+    """Names of the classes (meta.json or labels.json); empty when unknown."""
     class_ids: tuple[int, ...]
-    """Class ids that occur in the label maps."""
+    """Class ids that occur in the label maps; empty for edge maps."""
+    class_shares: tuple[float, ...]
+    """Share of the pixels of each of these classes."""
+    label_kind: MapKind | None
+    """Whether label maps hold class ids or lines; None when there are none."""
+    line_share: float | None
+    """Share of the dark pixels (below 128) of edge maps; None when there are none."""
     objects: int | None
     """Number of different objects (meta.json); None when unknown."""
     poses: PoseRange | None
@@ -62,10 +69,7 @@ class SetSummary:
             f"masks: {_yes(self.has_masks)}   depth: {_yes(self.has_depth)}   "
             f"label maps: {_yes(self.has_label_maps)}",
         ]
-        if self.has_label_maps:
-            names = dict(enumerate(self.classes))
-            found = (f"{i} {names.get(i, '')}".strip() for i in self.class_ids)
-            lines.append("classes: " + ", ".join(found))
+        lines.extend(self._about_labels())
         if self.objects is not None:
             lines.append(f"objects: {self.objects}")
         if self.poses is None:
@@ -82,39 +86,65 @@ class SetSummary:
             ]
         )
 
+    def _about_labels(self) -> list[str]:
+        if self.line_share is not None:
+            lines = [f"edge maps: {_percent(self.line_share)} of the pixels are lines"]
+            if self.line_share > 0.5:
+                lines.append("  more than half: edge maps are dark lines on white; invert these")
+            return lines
+        if not self.has_label_maps:
+            return []
+        names = dict(enumerate(self.classes))
+        found = (
+            " ".join(part for part in (str(i), names.get(i), _percent(share)) if part)
+            for i, share in zip(self.class_ids, self.class_shares, strict=True)
+        )
+        lines = ["classes: " + ", ".join(found)]
+        if not self.classes and MAX_CLASSES - 1 in self.class_ids:
+            lines.append('  if these are edge maps, write {"kind": "edge"} into labels.json')
+        return lines
+
 
 def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int = 2) -> SetSummary:
     """Decode every file of a set.
 
     Args:
         image_set: an opened set; its names, labels and poses were checked at opening.
-        num_classes: ids in label maps must be smaller; None takes the classes of meta.json.
+        num_classes: ids in label maps must be smaller; None takes the classes of the set.
         workers: threads that decode.
 
     Raises:
         DataError: the first file, in the order of names, that cannot be used.
     """
-    if num_classes is not None and not 1 <= num_classes <= 256:
-        raise DataError(f"num_classes = {num_classes}: give 1 to 256")
-    used = np.zeros(256, bool)
+    if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
+        raise DataError(f"num_classes = {num_classes}: give 1 to {MAX_CLASSES}")
+    edges = image_set.has_label_maps and image_set.label_kind == "edge"
+    if edges and num_classes is not None:
+        raise DataError(
+            f"{image_set.path}: the label maps are edge maps (labels.json), which have no "
+            "classes; leave the number of classes out"
+        )
 
-    def check(index: int) -> None:
+    def check(index: int) -> Int[np.ndarray, "256"]:
         image_set.image(index)
         if image_set.has_masks:
             image_set.mask(index)
         if image_set.has_depth:
             image_set.depth(index)
-        if image_set.has_label_maps:
-            used[np.unique(image_set.label_map(index, num_classes))] = True
+        if not image_set.has_label_maps:
+            return np.zeros(MAX_CLASSES, np.int64)
+        read = image_set.edge_map(index) if edges else image_set.label_map(index, num_classes)
+        return np.bincount(read.ravel(), minlength=MAX_CLASSES)
 
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(check, index) for index in range(len(image_set))]
         try:
-            for future in futures:
-                future.result()
+            counts = sum((future.result() for future in futures), np.zeros(MAX_CLASSES, np.int64))
         except DataError:
             pool.shutdown(cancel_futures=True)
             raise
+    used = [] if edges else np.flatnonzero(counts)
+    kind: MapKind = "edge" if edges else "seg"
     return SetSummary(
         path=image_set.path,
         count=len(image_set),
@@ -123,7 +153,10 @@ def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int 
         has_depth=image_set.has_depth,
         has_label_maps=image_set.has_label_maps,
         classes=tuple(image_set.classes or ()),
-        class_ids=tuple(int(i) for i in np.flatnonzero(used)),
+        class_ids=tuple(int(i) for i in used),
+        class_shares=tuple(float(counts[i] / counts.sum()) for i in used),
+        label_kind=kind if image_set.has_label_maps else None,
+        line_share=float(counts[: MAX_CLASSES // 2].sum() / counts.sum()) if edges else None,
         objects=len(set(image_set.objects)) if image_set.objects else None,
         poses=None if image_set.labels is None else pose_range(image_set.labels),
     )
@@ -198,6 +231,10 @@ def pose_histogram(labels: Float[Tensor, "n 25"], file: Path) -> Path:
 
 def _yes(present: bool) -> str:
     return "yes" if present else "no"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _range(values: tuple[float, float], digits: int) -> str:

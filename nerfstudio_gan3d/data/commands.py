@@ -1,4 +1,4 @@
-"""What ``gan3d data check`` and ``gan3d data cars64`` do; they return the text to print."""
+"""What the commands of ``gan3d data`` do; they return the text to print."""
 
 from __future__ import annotations
 
@@ -32,6 +32,28 @@ def data_check(
     if image_set.labels is None:
         raise DataError(f"{directory}: has no camera labels, so there is no pose histogram")
     return f"{text}\npose histogram: {pose_histogram(image_set.labels, histogram)}"
+
+
+def data_edges(
+    directory: Path, output: Path, sigma: float = 1.0, low: float = 0.1, high: float = 0.2
+) -> str:
+    """Draw an edge map for each photograph of a set and write both as a new set.
+
+    Args:
+        directory: folder or zip of images, with or without EG3D's dataset.json.
+        output: folder to write; it must be empty or not exist yet.
+        sigma: smoothing before edges are looked for, in pixels.
+        low: gradient at which a line goes on.
+        high: gradient at which a line begins.
+
+    Raises:
+        DataError: the set cannot be used, or the folder is not empty.
+        OSError: the folder cannot be written.
+    """
+    # Only this command needs scikit-image, which takes a while to import.
+    from nerfstudio_gan3d.data.edges import write_edge_set
+
+    return write_edge_set(directory, output, sigma, low, high).text()
 
 
 def data_cars64(directory: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Literal, cast
 
 import torch
 import tyro
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import (
@@ -40,6 +41,7 @@ from nerfstudio_gan3d.data.input_dataset import (
     resized_outputs,
     thinned_outputs,
 )
+from nerfstudio_gan3d.data.label_maps import LabelKind, check_label_maps, read_label_maps
 from nerfstudio_gan3d.data.paths import AbsoluteData
 
 STORED_CAMERAS = 64
@@ -78,6 +80,12 @@ class GanDataManagerConfig(AbsoluteData, VanillaDataManagerConfig):
     """Cameras and image size found in a checkpoint whose data set is missing. `ns-render dataset`
     opens a second data manager from this config, which never sees the checkpoint."""
 
+    # The pipeline copies both from the model's configuration.
+    label_kind: tyro.conf.Suppress[LabelKind] = "none"
+    """How label maps are read; "none" reads none."""
+    num_classes: tyro.conf.Suppress[int | None] = None
+    """Class ids of the label maps must be smaller. None takes the classes of the data set."""
+
     # The pixels of real images are not compared with rays, so these choose nothing.
     train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
     train_num_times_to_repeat_images: tyro.conf.Suppress[int] = -1
@@ -105,7 +113,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         resolution: side of the real images in pixels.
 
     Raises:
-        DataError: the data set is missing (training) or unusable (always).
+        DataError: the data set is missing or has no label maps of the asked kind (training), or
+            it is unusable (always).
     """
 
     config: GanDataManagerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -133,6 +142,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         self.resolution = config.resolution
         self._rays = torch.Generator().manual_seed(config.seed)
         super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
+        if test_mode == "val":
+            check_label_maps(self.image_set, config.label_kind, config.num_classes)
         labels = cameras_to_labels(self.train_dataset.cameras)
         self.register_buffer("export_labels", select_labels(labels, STORED_CAMERAS))
         self.register_buffer("export_size", torch.tensor(self.resolution))
@@ -161,6 +172,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
             workers=self.config.workers,
             indices=self.split_indices("train"),
             prior=_prior(self.config),
+            label_kind=self.config.label_kind,
+            num_classes=self.config.num_classes,
         )
 
     def split_indices(self, split: Literal["train", "test"]) -> list[int]:
@@ -174,6 +187,16 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
     def next_images(self, step: int) -> RealBatch:
         """The real images of a training step: a pure function of seed, step and rank."""
         return self.batches.batch(step)
+
+    def label_maps(self, indices: Sequence[int]) -> UInt8[Tensor, "n 1 r r"]:
+        """Label maps of images of `image_set` at the resolution of training, not mirrored.
+
+        Raises:
+            DataError: the data set or its label maps are missing, or a file cannot be used.
+            ValueError: the method reads no label maps.
+        """
+        kind, classes = self.config.label_kind, self.config.num_classes
+        return read_label_maps(self.image_set, indices, kind, classes, self.resolution)
 
     def sample_labels(self, count: int, generator: torch.Generator | int) -> Float[Tensor, "b 25"]:
         """Cameras for generated images, from the training images or the pose prior.

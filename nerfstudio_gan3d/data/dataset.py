@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +13,25 @@ from torch import Tensor
 from nerfstudio_gan3d.data.archive import FileTree
 from nerfstudio_gan3d.data.decode import (
     decode_depth,
+    decode_edge_map,
     decode_label_map,
     decode_mask,
     decode_rgb,
     image_size,
 )
 from nerfstudio_gan3d.data.errors import DataError
-from nerfstudio_gan3d.data.labels import parse_json, parse_labels, validate_labels
+from nerfstudio_gan3d.data.labels import parse_labels, validate_labels
 from nerfstudio_gan3d.data.layout import Layout, open_layout
+from nerfstudio_gan3d.data.meta import (
+    MAX_CLASSES,
+    META_KEYS,
+    LabelInfo,
+    MapKind,
+    check_keys,
+    label_info,
+    object_numbers,
+    parse_object,
+)
 
 __all__ = ["DataError", "ImageSet"]
 
@@ -30,15 +39,14 @@ __all__ = ["DataError", "ImageSet"]
 class ImageSet:
     """The images of a folder or zip, read one at a time.
 
-    Opening reads names, camera labels and meta.json, and checks them; a pixel is read when it is
-    asked for, from any thread. The set can be pickled and used after a fork.
+    Opening reads names, camera labels, meta.json and labels.json, and checks them; a pixel is read
+    when it is asked for, from any thread. The set can be pickled and used after a fork.
 
     Attributes:
         path: absolute path of the folder or zip.
         names: image names relative to the images' folder, sorted.
         labels: camera labels ``[N, 25]`` float32, or None when the set has none.
-        classes: names of the classes of the label maps (from meta.json), or None.
-        palette: an RGB colour (0..255) for each class (from meta.json), or None.
+        label_info: what meta.json and labels.json say about the label maps.
         objects: number of the object that each image shows (from meta.json), or None.
 
     Raises:
@@ -65,6 +73,26 @@ class ImageSet:
         if width != height:
             raise DataError(f"{self.file(0)}: {width} x {height} pixels; images must be square")
         return width
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes of the label maps, or None."""
+        return self.label_info.classes
+
+    @property
+    def palette(self) -> list[list[int]] | None:
+        """An RGB colour (0..255) for each class, or None."""
+        return self.label_info.palette
+
+    @property
+    def mirror_classes(self) -> list[tuple[int, int]]:
+        """Pairs of classes that change places in a mirrored image."""
+        return self.label_info.mirror_classes or []
+
+    @property
+    def label_kind(self) -> MapKind | None:
+        """Whether the label maps are said to hold class ids or lines; None when no file says."""
+        return self.label_info.kind
 
     @property
     def has_masks(self) -> bool:
@@ -119,17 +147,23 @@ class ImageSet:
 
         Args:
             index: of the image.
-            num_classes: ids must be smaller; None takes the number of `classes`.
+            num_classes: ids must be smaller; None takes the number of classes in `label_info`.
         """
-        label_map = decode_label_map(self._read(index, "label"), self.file(index, "label"))
+        where = self.file(index, "label")
+        label_map = decode_label_map(self._read(index, "label"), where)
         self._check_shape(label_map, index, "label")
-        limit = num_classes or (len(self.classes) if self.classes else 256)
-        if label_map.max() >= limit:
-            raise DataError(
-                f"{self.file(index, 'label')}: class id {label_map.max()} is out of range; "
-                f"there are {limit} classes, 0 to {limit - 1}"
-            )
+        check_class_ids(label_map, num_classes or self.label_info.count or MAX_CLASSES, where)
         return label_map
+
+    def edge_map(self, index: int) -> UInt8[np.ndarray, "h w"]:
+        """A drawing: 0 is a line, 255 is paper. What is transparent shows paper."""
+        edge_map = decode_edge_map(self._read(index, "label"), self.file(index, "label"))
+        self._check_shape(edge_map, index, "label")
+        return edge_map
+
+    def content(self, index: int, kind: str = "image") -> bytes:
+        """The undecoded file of an image, or of its "mask", "depth" or "label"."""
+        return self._read(index, kind)
 
     def close(self) -> None:
         """Close the zip; reading opens it again."""
@@ -149,7 +183,7 @@ class ImageSet:
         if (height, width) != (self.size, self.size):
             raise DataError(
                 f"{self.file(index, kind)}: {width} x {height} pixels, "
-                f"but its image has {self.size} x {self.size}"
+                f"but its image has {self.size} x {self.size}; save it at the size of its image"
             )
 
     def _read_labels(self) -> Float[Tensor, "n 25"] | None:
@@ -171,54 +205,31 @@ class ImageSet:
         return validate_labels([rows[name] for name in self.names], self.names, where)
 
     def _read_meta(self) -> None:
-        self.classes: list[str] | None = None
-        self.palette: list[list[int]] | None = None
+        self.label_info: LabelInfo = LabelInfo()
         self.objects: list[int] | None = None
-        file = self._layout.meta_file
-        if file is None:
-            return
-        where = self._tree.describe(file)
-        meta = parse_json(self._tree.read(file), where)
-        if not isinstance(meta, dict):
-            raise DataError(f"{where}: {type(meta).__name__}; expected a JSON object")
-        self.classes = _strings(meta.get("classes"), where)
-        self.palette = _palette(meta.get("palette"), self.classes, where)
-        self.objects = self._objects(meta.get("images"), where)
-
-    def _objects(self, entries: Any, where: str) -> list[int] | None:
-        if not isinstance(entries, list) or not all(
-            isinstance(entry, dict) and {"file", "object"} <= entry.keys() for entry in entries
-        ):
-            return None
-        # The images may have been converted to another file type since meta.json was written.
-        by_name = {re.sub(r"\.\w+$", "", entry["file"]): entry["object"] for entry in entries}
-        objects = [by_name.get(re.sub(r"\.\w+$", "", name)) for name in self.names]
-        for name, number in zip(self.names, objects, strict=True):
-            if type(number) is not int:
-                raise DataError(
-                    f"{where}: the object of the image {name!r} is {number!r}; "
-                    "give every image a number, or none"
-                )
-        return [number for number in objects if number is not None]
+        sources = []
+        if self._layout.meta_file is not None:
+            where = self._tree.describe(self._layout.meta_file)
+            meta = parse_object(self._tree.read(self._layout.meta_file), where)
+            self.objects = object_numbers(meta.get("images"), self.names, where)
+            sources.append((where, {key: meta.get(key) for key in META_KEYS}))
+        if self._layout.info_file is not None:
+            where = self._tree.describe(self._layout.info_file)
+            info = parse_object(self._tree.read(self._layout.info_file), where)
+            check_keys(info, where)
+            sources.append((where, info))
+        self.label_info = label_info(sources)
 
 
-def _strings(value: Any, where: str) -> list[str] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value) or not value:
-        raise DataError(f'{where}: "classes" is {str(value)[:60]}; expected a list of names')
-    return value
-
-
-def _palette(value: Any, classes: list[str] | None, where: str) -> list[list[int]] | None:
-    if value is None:
-        return None
-    colours = np.asarray(value) if isinstance(value, list) else np.zeros(0)
-    if colours.shape != (len(classes or []), 3) or colours.min() < 0 or colours.max() > 255:
+def check_class_ids(ids: UInt8[np.ndarray, "h w"], num_classes: int, where: str) -> None:
+    """Raises DataError when a class id of a label map is not below ``num_classes``."""
+    if ids.max() >= num_classes:
+        row, column = np.argwhere(ids >= num_classes)[0]
         raise DataError(
-            f'{where}: "palette" is {str(value)[:60]}; expected one [r, g, b] of 0 to 255 a class'
+            f"{where}: class id {ids[row, column]} is out of range; there are {num_classes} "
+            f"classes, 0 to {num_classes - 1} (column {column}, row {row}): "
+            "correct the file or the number of classes"
         )
-    return [[int(c) for c in colour] for colour in colours]
 
 
 def select_labels(labels: Float[Tensor, "n 25"], count: int) -> Float[Tensor, "m 25"]:

@@ -60,11 +60,33 @@ def decode_depth(content: bytes, where: str) -> Float32[np.ndarray, "h w"]:
 def decode_label_map(content: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
     """Class ids of an 8-bit grey or palette image; of a palette image the indices count."""
     image = _load(content, where)
+    if image.format == "JPEG":
+        raise DataError(f"{where}: a label map as JPEG, which changes class ids; save it as PNG")
     if image.mode not in ("L", "P", "1"):
         raise DataError(
-            f"{where}: a label map of mode {image.mode}; expected one 8-bit class id a pixel"
+            f"{where}: a label map of mode {image.mode}; expected one 8-bit class id a pixel "
+            '(grey or palette PNG), or "kind": "edge" in labels.json if it is an edge map'
         )
     return np.array(image).astype(np.uint8)
+
+
+def decode_edge_map(content: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
+    """Grey value of a drawing, 0 (line) to 255 (paper); transparency lies on white paper."""
+    pixels = decode_rgb(content, where)
+    coloured = (pixels != pixels[..., :1]).any(-1)
+    if coloured.any():
+        row, column = np.argwhere(coloured)[0]
+        red, green, blue = pixels[row, column]
+        raise DataError(
+            f"{where}: an edge map with the colour {red}, {green}, {blue} (column {column}, row "
+            f"{row}); an edge map is one grey channel, dark lines on white: save it as grey"
+        )
+    return pixels[..., 0].copy()
+
+
+def image_mode(content: bytes, where: str) -> str:
+    """Pillow's mode of an image, such as L, P, RGB or RGBA, from the header."""
+    return _open(content, where).mode
 
 
 def _open(content: bytes, where: str) -> Image.Image:

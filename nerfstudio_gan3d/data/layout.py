@@ -12,6 +12,7 @@ from nerfstudio_gan3d.data.errors import DataError
 SIBLINGS = ("mask", "label", "depth")
 LABEL_FILE = "dataset.json"
 META_FILE = "meta.json"
+INFO_FILE = "labels.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Layout:
     """The meta.json, None when there is none."""
     siblings: dict[str, dict[str, str]] = field(default_factory=dict)
     """For each of mask, label, depth that exists: image name to file name."""
+    info_file: str | None = None
+    """The labels.json of the label maps, None when there are no label maps or no such file."""
 
 
 def open_layout(path: Path) -> tuple[FileTree, Layout]:
@@ -33,12 +36,13 @@ def open_layout(path: Path) -> tuple[FileTree, Layout]:
 
     Accepted: ``dataset.json`` at the top (EG3D) or in ``images/``, or no ``dataset.json``; all of
     it may lie in one further folder, as zips of a folder do. The trees ``mask/``, ``label/`` and
-    ``depth/`` stand beside the images or at the top. A folder called ``images`` that has such
-    trees beside itself may be given as well.
+    ``depth/`` stand beside the images or at the top, ``labels.json`` beside ``label/`` or in it. A
+    folder called ``images`` that has such trees beside itself may be given as well.
 
     Raises:
         DataError: nothing to open, no image, two images of one name, a dataset.json elsewhere, a
-            sibling tree that lacks the file of an image.
+            sibling tree that lacks the file of an image, a label map without an image, two
+            labels.json.
     """
     path, only = _step_out(path)
     tree = open_tree(path, only)
@@ -47,13 +51,10 @@ def open_layout(path: Path) -> tuple[FileTree, Layout]:
     if not images:
         raise DataError(f"{path}: no images; expected files that end in {', '.join(SUFFIXES)}")
     meta = set_root + META_FILE
-    layout = Layout(
-        images,
-        label_file,
-        meta if meta in tree.names else None,
-        {kind: found for kind in SIBLINGS if (found := _sibling(tree, set_root, kind, images))},
-    )
-    return tree, layout
+    siblings = {k: found for k in SIBLINGS if (found := _sibling(tree, set_root, k, images))}
+    # Without label maps a file of this common name may be anything.
+    info = _info_file(tree, set_root) if "label" in siblings else None
+    return tree, Layout(images, label_file, meta if meta in tree.names else None, siblings, info)
 
 
 def _step_out(path: Path) -> tuple[Path, tuple[str, ...] | None]:
@@ -61,7 +62,7 @@ def _step_out(path: Path) -> tuple[Path, tuple[str, ...] | None]:
     inside = any((path / kind).is_dir() for kind in SIBLINGS)
     beside = any((path.parent / kind).is_dir() for kind in SIBLINGS)
     if path.name == "images" and path.is_dir() and beside and not inside:
-        return path.parent, ("images", META_FILE, *SIBLINGS)
+        return path.parent, ("images", META_FILE, INFO_FILE, *SIBLINGS)
     return path, None
 
 
@@ -126,7 +127,36 @@ def _sibling(
         if file is None:
             raise DataError(
                 f"{tree.describe(root)}: no {kind} file for the image {name!r}; "
-                "files are matched by name"
+                "files are matched by name: add it or remove the image"
             )
         found[name] = file
+    if kind == "label":
+        _check_all_used(tree, files, found)
     return found
+
+
+def _check_all_used(tree: FileTree, files: list[str], found: dict[str, str]) -> None:
+    used = {_stem(file): file for file in found.values()}
+    for file in files:
+        other = used.get(_stem(file))
+        if other is None:
+            raise DataError(
+                f"{tree.describe(file)}: a label map without an image; files are matched by "
+                "name: remove it or add the image"
+            )
+        if other != file:
+            raise DataError(
+                f"{tree.describe(file)}: a second label map beside "
+                f"{PurePosixPath(other).name!r}; keep one of them"
+            )
+
+
+def _info_file(tree: FileTree, set_root: str) -> str | None:
+    places = [set_root + INFO_FILE, set_root + "label/" + INFO_FILE]
+    there = [place for place in places if place in tree.names]
+    if len(there) > 1:
+        raise DataError(
+            f"{tree.describe(there[1])}: a second {INFO_FILE}; the other is "
+            f"{tree.describe(there[0])}: keep one of them"
+        )
+    return there[0] if there else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 
@@ -58,9 +58,19 @@ class PatchPlan:
         if self.image_size == self.patch_size:
             return images
         whole = torch.nn.functional.adaptive_avg_pool2d(images, self.patch_size)
+        return torch.where(self.cropped[:, None, None, None], self._crops(images), whole)
+
+    def maps(self, maps: Shaped[Tensor, "b c h h"]) -> Shaped[Tensor, "b c p p"]:
+        """The patches of class ids; whole maps are reduced to nearest neighbours."""
+        if self.image_size == self.patch_size:
+            return maps
+        whole = torch.nn.functional.interpolate(maps.float(), self.patch_size, mode="nearest")
+        whole = whole.to(maps.dtype)
+        return torch.where(self.cropped[:, None, None, None], self._crops(maps), whole)
+
+    def _crops(self, images: Tensor) -> Tensor:
         steps = torch.arange(self.patch_size, device=images.device)
         columns = self.offset[:, 0, None] + steps  # [B, P]
         rows = self.offset[:, 1, None] + steps
         batch = torch.arange(len(images), device=images.device)[:, None, None]
-        crops = images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-        return torch.where(self.cropped[:, None, None, None], crops, whole)
+        return images[batch, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -56,3 +56,54 @@ class Decoder(nn.Module):
         hidden = self.hidden(feature.flatten(0, 1))
         out = self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
         return out[..., :1], colour_range(out[..., 1:])
+
+
+class LabelDecoder(nn.Module):
+    """Two small networks side by side: feature -> colour, and feature -> density and labels.
+
+    pix2pix3D, section 3.1: labels and geometry share a network, so that what is learned from label
+    maps shapes the thing. The view direction is not used.
+
+    Args:
+        in_dim: size of a position's feature.
+        feature_dim: colour features.
+        label_dim: label features.
+        hidden_dim: width of both networks.
+        squash: label features are values in [0, 1] (edge maps) and not class scores.
+        dead_row: the colour network has one more output, which is not used, as official weights
+            have it.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        feature_dim: int,
+        label_dim: int,
+        hidden_dim: int = 64,
+        squash: bool = False,
+        dead_row: bool = False,
+    ) -> None:
+        super().__init__()
+        self.squash, self.dead_row = squash, dead_row
+        self.hidden = FullyConnected(in_dim, hidden_dim)
+        self.out = FullyConnected(hidden_dim, feature_dim + int(dead_row))
+        self.label_hidden = FullyConnected(in_dim, hidden_dim)
+        self.label_out = FullyConnected(hidden_dim, 1 + label_dim)
+        with torch.no_grad():
+            self.label_out.weight[0] = 0
+
+    def forward(
+        self, feature: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"], Float[Tensor, "b n l"]]:
+        """Raw density, colour features (0..1) and label features of each position."""
+        shape, flat = feature.shape[:2], feature.flatten(0, 1)
+        colour = self.out(torch.nn.functional.softplus(self.hidden(flat)))
+        if self.dead_row:
+            colour = colour[:, 1:]
+        out = self.label_out(torch.nn.functional.softplus(self.label_hidden(flat)))
+        labels = colour_range(out[:, 1:]) if self.squash else out[:, 1:]
+        return (
+            out[:, :1].unflatten(0, shape),
+            colour_range(colour).unflatten(0, shape),
+            labels.unflatten(0, shape),
+        )

@@ -47,6 +47,8 @@ class Prepared(NamedTuple):
     """Tables with their bases mixed; no entries where they are mixed after the lookup."""
     film: Float[Tensor, "b layers 2 hidden"]
     """Factor and shift of each hidden unit of the decoder; no layers without FiLM."""
+    colour: Float[Tensor, "b n 2 hidden"]
+    """The same of the colours' own layer; none (n = 0) for a field without labels."""
 
 
 class StyleHashGrid(nn.Module):
@@ -73,6 +75,10 @@ class StyleHashGrid(nn.Module):
             density output starts at zero.
         init_std: standard deviation of the table's values on level 0; a level of resolution R
             starts with ``init_std * base_resolution / R``, so that all levels start equally steep.
+        label_dim: label features of a position; 0 for none. Density and labels then come from the
+            decoder's hidden layers, and colours from a further layer behind them that has a latent
+            of its own, the last one: it cannot move the surface.
+        squash_labels: label features are values in [0, 1], not class scores.
         mixing: bases are mixed "before" the lookup, once a Scene, or "after" it, once a position;
             the results are the same. "auto" mixes before with the PyTorch evaluator and up to 2^18
             entries, where reading fewer columns saves more than mixing whole tables costs.
@@ -99,6 +105,8 @@ class StyleHashGrid(nn.Module):
         initial_density: Callable[[Tensor], Tensor] | None = None,
         init_std: float = 0.2,
         mixing: Mixing = "auto",
+        label_dim: int = 0,
+        squash_labels: bool = False,
     ) -> None:
         super().__init__()
         _check_option("modulation", modulation, Modulation)
@@ -128,12 +136,22 @@ class StyleHashGrid(nn.Module):
         self.films = nn.ModuleList(
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
         )
-        self.num_ws: int = len(self.styles) + len(self.films)
+        self.num_ws: int = len(self.styles) + len(self.films) + int(label_dim > 0)
         self.hidden = nn.ModuleList(
             FullyConnected(in_dim, hidden_dim)
             for in_dim in (levels * features_per_level + 3, hidden_dim)
         )
-        self.out = FullyConnected(hidden_dim, 1 + feature_dim)
+        self.squash_labels = squash_labels
+        self.colour: nn.ModuleDict | None = None
+        if label_dim:
+            self.colour = nn.ModuleDict(
+                {
+                    "film": FullyConnected(w_dim, 2 * hidden_dim),
+                    "hidden": FullyConnected(hidden_dim, hidden_dim),
+                    "out": FullyConnected(hidden_dim, feature_dim),
+                }
+            )
+        self.out = FullyConnected(hidden_dim, 1 + (label_dim or feature_dim))
         with torch.no_grad():
             self.out.weight[0] = 0
 
@@ -151,28 +169,38 @@ class StyleHashGrid(nn.Module):
         styles = torch.stack(factors, 1) if factors else ws.new_zeros(len(ws), 0, 0)
         films = [
             film(w).unflatten(-1, (2, -1))
-            for film, w in zip(self.films, ws[:, levels:].unbind(1), strict=True)
+            for film, w in zip(self.films, ws[:, levels:].unbind(1), strict=False)
         ]
         film = torch.stack(films, 1) * FILM_GAIN if films else ws.new_zeros(len(ws), 0, 2, 0)
+        colour = ws.new_zeros(len(ws), 0, 2, 0)
+        if self.colour is not None:
+            colour = self.colour["film"](ws[:, -1]).unflatten(-1, (1, 2, -1)) * FILM_GAIN
         if levels:
             styles = styles / self.bases**0.5
         if levels and self.mixes_before():
-            return Prepared(styles, self._mix_tables(styles), film)
-        return Prepared(styles, ws.new_zeros(len(ws), 0, self.features_per_level), film)
+            return Prepared(styles, self._mix_tables(styles), film, colour)
+        return Prepared(styles, ws.new_zeros(len(ws), 0, self.features_per_level), film, colour)
 
     def query(self, prepared: Prepared, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at object-world positions. Differentiable once in positions."""
         unit = positions / self.box_size + 0.5
         feature = self.encode(prepared, unit).flatten(2)  # [B, N, L * F]
         # The position itself carries what is smoother than the coarsest level.
-        out = self._decode(torch.cat([feature, 2 * unit - 1], -1), prepared.film)
+        hidden = torch.cat([feature, 2 * unit - 1], -1)
+        for i, layer in enumerate(self.hidden):
+            hidden = _styled(layer, hidden, prepared.film[:, i : i + 1])
+        out = self.out(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         raw = out[..., :1] + self.density_bias
         if self.initial_density is not None:
             raw = raw + self.initial_density(positions)
         inside = positions.abs().amax(-1, keepdim=True) <= self.box_size / 2
-        return FieldSamples(
-            torch.where(inside, raw, OUTSIDE_RAW_DENSITY), colour_range(out[..., 1:])
-        )
+        raw = torch.where(inside, raw, OUTSIDE_RAW_DENSITY)
+        if self.colour is None:
+            return FieldSamples(raw, colour_range(out[..., 1:]))
+        shown = _styled(self.colour["hidden"], hidden, prepared.colour)
+        colour = self.colour["out"](shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        labels = colour_range(out[..., 1:]) if self.squash_labels else out[..., 1:]
+        return FieldSamples(raw, colour_range(colour), labels)
 
     @property
     def features_per_level(self) -> int:
@@ -211,20 +239,20 @@ class StyleHashGrid(nn.Module):
             return torch.stack([lookup_tcnn(self.basis_layout, *pair) for pair in pairs])
         return lookup(self.basis_layout, prepared.mixed, unit)
 
-    def _decode(
-        self, x: Float[Tensor, "b n i"], film: Float[Tensor, "b layers 2 hidden"]
-    ) -> Float[Tensor, "b n o"]:
-        for i, layer in enumerate(self.hidden):
-            assert isinstance(layer, FullyConnected)
-            weight, bias = (layer.weight * layer.weight_gain).t(), layer.bias * layer.bias_gain
-            if film.shape[1]:
-                # FiLM is folded into one weight matrix a Scene: a pass over the hidden units less.
-                factor, shift = 1 + film[:, i, 0, None], film[:, i, 1, None]
-                x = torch.baddbmm(bias * factor + shift, x, weight * factor)
-            else:
-                x = torch.matmul(x, weight) + bias
-            x = torch.nn.functional.leaky_relu(x, LRELU_SLOPE, inplace=True)
-        return self.out(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+def _styled(
+    layer: nn.Module, x: Float[Tensor, "b n i"], film: Float[Tensor, "b #one 2 hidden"]
+) -> Float[Tensor, "b n o"]:
+    """A hidden layer of the decoder, FiLM-modulated where ``film`` has an entry."""
+    assert isinstance(layer, FullyConnected)
+    weight, bias = (layer.weight * layer.weight_gain).t(), layer.bias * layer.bias_gain
+    if film.shape[1]:
+        # FiLM is folded into one weight matrix a Scene: a pass over the hidden units less.
+        factor, shift = 1 + film[:, 0, 0, None], film[:, 0, 1, None]
+        x = torch.baddbmm(bias * factor + shift, x, weight * factor)
+    else:
+        x = torch.matmul(x, weight) + bias
+    return torch.nn.functional.leaky_relu(x, LRELU_SLOPE, inplace=True)
 
 
 def _group_width(bases: int, features: int, levels: int) -> int:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import Decoder, initial_ball
+from nerfstudio_gan3d.fields.decoder import Decoder, LabelDecoder, initial_ball
 from nerfstudio_gan3d.fields.gather import gather_rows
 from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork, drop_noise
 from nerfstudio_gan3d.scene import FieldSamples
@@ -110,6 +110,8 @@ class TriPlane(nn.Module):
         conventions: reference keeps the noise of the published synthesis network.
         ball: start from `initial_ball`.
         axes: name in `PLANE_AXES`; auto is that of the conventions.
+        label_dim: label features of a position; 0 for none.
+        squash_labels: label features are values in [0, 1], not class scores.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class TriPlane(nn.Module):
         conventions: Literal["corrected", "reference"] = "corrected",
         ball: bool = True,
         axes: PlaneAxes = "auto",
+        label_dim: int = 0,
+        squash_labels: bool = False,
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
@@ -133,7 +137,16 @@ class TriPlane(nn.Module):
             channel_base=channel_base,
             channel_max=channel_max,
         )
-        self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        self.decoder: Decoder | LabelDecoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        if label_dim:
+            self.decoder = LabelDecoder(
+                plane_channels,
+                feature_dim,
+                label_dim,
+                hidden_dim,
+                squash_labels,
+                dead_row=conventions == "reference",
+            )
         self.num_ws: int = self.synthesis.num_ws
         if axes == "auto":
             axes = "xy_xz_zx" if conventions == "reference" else "xy_xz_zy"
@@ -153,7 +166,10 @@ class TriPlane(nn.Module):
     ) -> FieldSamples:
         """Content at positions in sides of the box, [-0.5, 0.5] inside."""
         feature = sample_planes(planes, positions, self.axes)
-        raw, colour = self.decoder(feature)
+        if isinstance(self.decoder, LabelDecoder):
+            raw, colour, labels = self.decoder(feature)
+        else:
+            (raw, colour), labels = self.decoder(feature), None
         if self.ball:
             raw = raw + initial_ball(positions)
-        return FieldSamples(raw, colour)
+        return FieldSamples(raw, colour, labels)

@@ -51,13 +51,15 @@ def density_variation(
     """Mean |raw density(x) - raw density(x')| over random points x of the box and neighbours x'.
 
     EG3D's density regularisation (supplement, "density regularization"): x is uniform in the
-    Scene's box and x' = x + N(0, distance^2). EG3D draws x in [-1, 1]^3 whatever its box; seven
-    eighths of those points lie outside of it, where nothing is rendered. Here they all count.
+    Scene's box and x' = x + N(0, distance^2), held inside the box. EG3D draws x in [-1, 1]^3
+    whatever its box; seven eighths of those points lie outside of it, where nothing is rendered.
+    Here they all count.
     """
-    start = (torch.rand(batch_size, points, 3, device=device) - 0.5) * torch.tensor(
-        box, device=device
-    )
+    sides = torch.tensor(box, device=device)
+    start = (torch.rand(batch_size, points, 3, device=device) - 0.5) * sides
     moved = start + distance * torch.randn_like(start)
+    # A hash grid is empty beyond the box's faces; that jump is no variation to be smoothed.
+    moved = torch.minimum(torch.maximum(moved, -sides / 2), sides / 2)
     raw = field.query(torch.cat([start, moved], dim=1)).raw_density
     first, second = raw.chunk(2, dim=1)
     return (first - second).abs().mean()

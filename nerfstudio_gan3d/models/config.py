@@ -135,6 +135,42 @@ class SuperResolutionConfig:
 
 
 @dataclass
+class LabelConfig:
+    """Label maps that Scenes are made from, and the labels that Scenes have (pix2pix3D)."""
+
+    kind: Literal["none", "seg", "edge"] = "none"
+    """seg: class ids; edge: drawings, dark lines on white; none: a model without labels."""
+    classes: int = 0
+    """Number of classes of seg; 0 takes that of the data set."""
+    geometry_layers: int = 0
+    """Latents w, from the coarsest, that come from the label map; the others come from z. 0: half
+    of them with triplane, all but the colours' own one with hashgrid."""
+    encode_pose: bool = True
+    """Show the encoder, beside the map, the ray of each of its pixels. A thing that is photographed
+    from all around cannot be built from a map alone. The published networks are not shown it, so
+    reference conventions need False."""
+    feature_dim: int = 32
+    """Label features that are rendered for the super-resolution of labels; without
+    super-resolution there is one a class."""
+    encoder_base: int = 32768
+    """Channels of the label encoder at size s are min(encoder_base / s, encoder_max)."""
+    encoder_max: int = 512
+    """Largest number of channels of the label encoder."""
+    behind: float = 10.0
+    """seg: score of class 0 (background) where a ray meets nothing; other classes have 0. edge:
+    nothing is paper, whatever this says. Reference conventions ignore it."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes; empty takes those of the data set."""
+    palette: tuple[tuple[int, int, int], ...] = ()
+    """Colour of each class, RGB 0..255; empty takes that of the data set, or a default one."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of a label map as networks take it, and of a label image."""
+        return {"none": 0, "seg": self.classes, "edge": 1}[self.kind]
+
+
+@dataclass
 class DiscriminatorConfig:
     """The discriminator; it sees image and raw image together where there is super-resolution."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import Any, Literal
@@ -21,22 +20,24 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from torch import Tensor
 from torch.nn import Parameter
 
-from nerfstudio_gan3d.cameras import LABEL_SIZE, pixel_rays
-from nerfstudio_gan3d.latents import SceneRequest, request_latents
+from nerfstudio_gan3d.cameras import LABEL_SIZE
+from nerfstudio_gan3d.latents import LabelStore, SceneRequest, request_latents
+from nerfstudio_gan3d.models.checks import validate
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     DiscriminatorConfig,
     FieldConfig,
+    LabelConfig,
     LatentConfig,
     SuperResolutionConfig,
 )
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.label_objective import LabelLossConfig, LabelObjective
 from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, build_occupancy
 from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
-from nerfstudio_gan3d.rendering.samplers import box_interval
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.training.ema import ema_decay, update_ema
 from nerfstudio_gan3d.viewer.controls import SceneControls
@@ -102,6 +103,10 @@ class GanModelConfig(ModelConfig):
     """The discriminator."""
     losses: LossConfig = default(default_factory=LossConfig)
     """Weights of the losses."""
+    labels: LabelConfig = default(default_factory=LabelConfig)
+    """Label maps that Scenes are made from (pix2pix3D)."""
+    label_losses: LabelLossConfig = default(default_factory=LabelLossConfig)
+    """Weights of the losses that label maps bring, where there are any."""
     schedule: ScheduleConfig = default(default_factory=ScheduleConfig)
     """What changes while training."""
     ada: AdaConfig = default(default_factory=AdaConfig)
@@ -152,16 +157,31 @@ def make_generator(config: GanModelConfig) -> Generator:
         config.neural_resolution,
         config.image_resolution,
         config.conventions,
+        config.labels if config.labels.kind != "none" else None,
     )
 
 
 def make_objective(config: GanModelConfig) -> Objective:
     """A fresh discriminator with the losses of this configuration."""
-    settings = config.discriminator
+    discriminator = _make_discriminator(config, 3, camera_head=config.losses.camera > 0)
     seen = config.patch_resolution or config.image_resolution
-    discriminator = DualDiscriminator(
-        seen,
+    common = config.losses, config.schedule, config.ada, config.image_resolution, seen
+    if config.labels.kind == "none":
+        return Objective(discriminator, *common)
+    pairs = None
+    if config.label_losses.adversarial > 0:
+        pairs = _make_discriminator(config, 3 + config.labels.channels, camera_head=False)
+    return LabelObjective(discriminator, pairs, config.labels, config.label_losses, *common)
+
+
+def _make_discriminator(
+    config: GanModelConfig, channels: int, camera_head: bool
+) -> DualDiscriminator:
+    settings = config.discriminator
+    return DualDiscriminator(
+        config.patch_resolution or config.image_resolution,
         LABEL_SIZE if settings.camera_conditioning else 0,
+        img_channels=channels,
         dual=config.has_super_resolution,
         channel_base=settings.channel_base,
         channel_max=settings.channel_max,
@@ -170,11 +190,8 @@ def make_objective(config: GanModelConfig) -> Objective:
         mapping_layers=settings.mapping_layers,
         mapping_lr_multiplier=settings.lr_multiplier,
         disc_c_noise=settings.camera_noise,
-        camera_head=config.losses.camera > 0,
+        camera_head=camera_head,
         blocks=settings.blocks,
-    )
-    return Objective(
-        discriminator, config.losses, config.schedule, config.ada, config.image_resolution, seen
     )
 
 
@@ -195,6 +212,9 @@ class GanModel(Model):
         self.generator = make_generator(config)
         self.generator_ema = copy.deepcopy(self.generator).eval().requires_grad_(False)
         self.objective = make_objective(config)
+        self.label_store: LabelStore | None = None
+        if config.labels.kind != "none":
+            self.label_store = LabelStore(config.labels, config.image_resolution)
         self.controls = SceneControls(self)
         self._kept: _Kept | None = None
 
@@ -208,7 +228,7 @@ class GanModel(Model):
         """Groups ``generator`` and ``discriminator``."""
         return {
             "generator": list(self.generator.parameters()),
-            "discriminator": list(self.objective.discriminator.parameters()),
+            "discriminator": list(self.objective.parameters()),
         }
 
     def get_training_callbacks(
@@ -226,11 +246,21 @@ class GanModel(Model):
         self._kept = None
 
     def training_losses(
-        self, images: Tensor, labels: Tensor, fake_labels: Tensor, step: int, world_size: int
+        self,
+        images: Tensor,
+        labels: Tensor,
+        fake_labels: Tensor,
+        step: int,
+        world_size: int,
+        label_maps: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses whose sum is both players' objective, and figures to log; see `Objective`."""
+        """Losses whose sum is all players' objective, and figures to log; see `Objective` and
+        `LabelObjective`."""
         self._last_batch = len(images) * world_size
-        return self.objective(self.generator, images, labels, fake_labels, step, world_size)
+        given = (self.generator, images, labels, fake_labels, step, world_size)
+        if label_maps is None:
+            return self.objective(*given)
+        return self.objective(*given, label_maps)
 
     def request(self) -> tuple[SceneRequest, Backdrop]:
         """What the controls ask for at this moment."""
@@ -243,7 +273,9 @@ class GanModel(Model):
         key = (request, int(self.objective.images_seen), self.device)
         kept = self._kept
         if kept is None or kept.key != key:
-            scene = self.generator_ema.scene(request_latents(self.generator_ema, request))
+            scene = self.generator_ema.scene(
+                request_latents(self.generator_ema, request, self.label_store)
+            )
             kept = _Kept(key, scene)
         else:
             kept = replace(kept, pictures=kept.pictures + 1)
@@ -299,146 +331,3 @@ class GanModel(Model):
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """The rendered outputs; a generated image has no ground truth to be compared with."""
         return {}, {"rgb": outputs["rgb"]}
-
-
-def validate(config: GanModelConfig) -> None:
-    """Raises ValueError, naming the field, for settings that cannot work together."""
-    neural, image, patch = (
-        config.neural_resolution,
-        config.image_resolution,
-        config.patch_resolution,
-    )
-    if image < neural:
-        raise ValueError(
-            f"model.neural_resolution = {neural} exceeds model.image_resolution = {image}: "
-            "make it equal (no super-resolution) or smaller"
-        )
-    if config.has_super_resolution and patch:
-        raise ValueError(
-            f"model.patch_resolution = {patch}: patches need direct rendering; set it to 0 or make "
-            "neural_resolution equal to image_resolution"
-        )
-    if patch > image or (patch and image % patch):
-        raise ValueError(
-            f"model.patch_resolution = {patch}: choose a divisor of image_resolution = {image}"
-        )
-    crops = config.schedule.crop_share
-    if not 0 <= crops <= 1 or (crops and (not patch or patch == image)):
-        raise ValueError(
-            f"model.schedule.crop_share = {crops}: it must lie in 0..1, and crops need "
-            "model.patch_resolution below image_resolution"
-        )
-    if config.schedule.neural_resolution_final and not config.has_super_resolution:
-        raise ValueError(
-            f"model.schedule.neural_resolution_final = {config.schedule.neural_resolution_final}: "
-            "a resolution schedule needs super-resolution; set it to 0"
-        )
-    if not config.has_super_resolution and config.field.feature_dim != 3:
-        raise ValueError(
-            f"model.field.feature_dim = {config.field.feature_dim}: without super-resolution the "
-            "features are the colours; set it to 3"
-        )
-    if config.has_super_resolution and config.field.feature_dim < 3:
-        raise ValueError(f"model.field.feature_dim = {config.field.feature_dim}: at least 3 (RGB)")
-    near, far = config.field.near, config.field.far
-    if not (near == far == 0 or 0 <= near < far):
-        raise ValueError(
-            f"model.field.near = {config.field.near} and far = {config.field.far}: "
-            "give 0 <= near < far, or 0 for both"
-        )
-    if min(config.field.box) <= 0:
-        raise ValueError(f"model.field.box = {config.field.box}: give three positive sides")
-    if config.conventions == "reference" and config.representation != "triplane":
-        raise ValueError(
-            "model.conventions = reference exists for triplane only; set model.representation to "
-            "triplane or model.conventions to corrected"
-        )
-    reference = config.conventions == "reference"
-    if len(config.latent.neutral_pose) not in (0, LABEL_SIZE):
-        raise ValueError(
-            f"model.latent.neutral_pose has {len(config.latent.neutral_pose)} numbers: give "
-            f"{LABEL_SIZE}, or none"
-        )
-    if config.field.white_back and config.background:
-        raise ValueError("model.field.white_back: the sphere is the background; set one of them")
-    if config.sphere.version == "ver0" and not reference:
-        raise ValueError("model.sphere.version = ver0 exists for conventions = reference only")
-    if config.super_resolution.noise != "none" and not reference:
-        raise ValueError(
-            f"model.super_resolution.noise = {config.super_resolution.noise}: noise exists for "
-            "conventions = reference only; set it to none"
-        )
-    if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
-        raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
-    for name in ("r1_gamma", "background", "foreground", "camera", "density_variation"):
-        if getattr(config.losses, name) < 0:
-            raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
-
-
-def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
-    """Fills in what depends on the data set's cameras and was left at 0: near, far, and the
-    viewer's camera.
-
-    Near and far hold the box's circumscribed sphere for every camera. Raises ValueError where the
-    cameras and the settings do not fit together: cameras outside of the background's sphere, or a
-    box that no camera looks at.
-    """
-    half = math.dist(config.field.box, (0, 0, 0)) / 2
-    radius = labels[:, [3, 7, 11]].norm(dim=-1)
-    nearest, farthest = float(radius.min()), float(radius.max())
-    if config.field.far == 0:
-        config.field.near = max(nearest - half, 0.0)
-        config.field.far = farthest + half
-    if config.background and config.sphere.radius <= farthest:
-        raise ValueError(
-            f"model.sphere.radius = {config.sphere.radius}: a camera of the data set is "
-            f"{farthest:.3f} away from the origin; the background's sphere must be larger"
-        )
-    pivot = labels.new_tensor(config.view_pivot)
-    if config.view_radius == 0:
-        config.view_radius = float((labels[:, [3, 7, 11]] - pivot).norm(dim=-1).median())
-    if config.view_focal == 0:
-        config.view_focal = float(labels[:, 16].median())
-    some = labels[:: max(len(labels) // 64, 1)]
-    origins, directions = pixel_rays(some, 16, 16)
-    near, far = box_interval(
-        origins, directions, config.field.box, config.field.near, config.field.far
-    )
-    if not bool((far > near).any(1).all()):
-        raise ValueError(
-            f"model.field.box = {config.field.box}: some camera of the data set sees nothing of "
-            f"the box between near = {config.field.near} and far = {config.field.far}; the objects "
-            "must lie around the world's origin"
-        )
-
-
-def check_labels(config: GanModelConfig, labelled: bool) -> None:
-    """Raises ValueError where the settings need camera labels that the data set does not have."""
-    if labelled:
-        return
-    if config.discriminator.camera_conditioning:
-        raise ValueError(
-            "the data set has no camera labels: set "
-            "--pipeline.model.discriminator.camera-conditioning False"
-        )
-    if config.losses.camera > 0:
-        raise ValueError(
-            f"the data set has no camera labels and model.losses.camera = {config.losses.camera}: "
-            "set --pipeline.model.losses.camera 0"
-        )
-
-
-def validate_batch(config: GanModelConfig, batch: int) -> None:
-    """Raises ValueError for a number of images per step that the configuration cannot work with."""
-    scenes = config.schedule.scenes_per_batch
-    if scenes and batch % scenes:
-        raise ValueError(
-            f"datamanager.batch_size = {batch} is not a multiple of "
-            f"model.schedule.scenes_per_batch = {scenes}"
-        )
-    group = min(config.discriminator.minibatch_group, batch)
-    if batch % group:
-        raise ValueError(
-            f"datamanager.batch_size = {batch} is not a multiple of "
-            f"model.discriminator.minibatch_group = {group}"
-        )

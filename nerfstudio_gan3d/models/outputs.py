@@ -1,7 +1,9 @@
-"""One Scene as nerfstudio's outputs: rgb, foreground, background, depth, accumulation, normals."""
+"""One Scene as nerfstudio's outputs: rgb, foreground, background, depth, accumulation, normals,
+labels."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.label_images import label_picture
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, render_occupied
 from nerfstudio_gan3d.rendering.renderer import Rendering, render
 from nerfstudio_gan3d.scene import Scene
@@ -48,8 +51,9 @@ class SceneOutputs:
     Args:
         generator: made the Scene; its super-resolution finishes whole images.
         backdrop: what stands behind the foreground.
-        shown: the only output that somebody looks at, or None for all. What costs much is left out
-            of the others: normals (a gradient per ray) are zero, colours are not super-resolved.
+        shown: the outputs that somebody looks at, or None for all. What costs much is left out of
+            the others: normals (a gradient per ray) are zero, colours and labels are not
+            super-resolved.
         occupancy: what is known of the Scene's density, to leave empty space out; None looks up
             every sample.
     """
@@ -59,16 +63,19 @@ class SceneOutputs:
         generator: Generator,
         scene: Scene,
         backdrop: Backdrop,
-        shown: str | None = None,
+        shown: str | Collection[str] | None = None,
         occupancy: OccupancyGrid | None = None,
     ) -> None:
         self.generator = generator
         self.scene = scene
         self.backdrop = backdrop
-        self.shown = shown
+        self.shown = {shown} if isinstance(shown, str) else shown
         self.occupancy = occupancy
-        self.with_normals = shown in (None, "normals")
+        self.with_normals = self._is_shown("normals")
         self.rotation = object_to_nerfstudio(generator.mapping.w_avg.device)
+
+    def _is_shown(self, name: str) -> bool:
+        return self.shown is None or name in self.shown
 
     def _march(
         self,
@@ -100,6 +107,11 @@ class SceneOutputs:
         behind = self._behind(found)[0, :, :3]
         out = self._geometry(found, origins, directions)
         out |= self._colours(foreground, behind, out["accumulation"])
+        if found.labels is not None:
+            # As an image of one row: labels of rays need no neighbours.
+            labels = self.generator.label_images(found, 1, found.labels.shape[1])[1]
+            assert labels is not None
+            out["labels"] = self._label_picture(labels)[0, :, 0].T
         return {name: value.unflatten(0, shape) for name, value in out.items()}
 
     def camera(
@@ -142,7 +154,7 @@ class SceneOutputs:
         for name, features in layers.items():
             features = features.mT.unflatten(2, shape) * 2 - 1
             final = features[:, :3]
-            if self.shown in (None, name):
+            if self._is_shown(name):
                 # The stored pattern fits one size, and fresh noise would flicker.
                 constant = self.generator.superresolution_noise == "const"
                 native = upsampler.target_size(*shape) == (upsampler.input_size,) * 2
@@ -150,7 +162,27 @@ class SceneOutputs:
                 style = self.scene.style[:, None]
                 final = upsampler(features, final, style, noise).image
             out[name] = (final / 2 + 0.5).clamp(0, 1)
-        return {name: _fit(value, height, width) for name, value in out.items()}
+        if found.labels is not None:
+            out["labels"] = self._labels(found, shape)
+        return {
+            name: _fit(value, height, width, "nearest" if name == "labels" else "bilinear")
+            for name, value in out.items()
+        }
+
+    def _labels(self, found: Rendering, shape: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+        """The label image in colours, super-resolved where it is looked at."""
+        features, labels = self.generator.label_images(found, *shape)
+        upsampler = self.generator.superresolution_labels
+        assert features is not None
+        assert labels is not None
+        if upsampler is not None and self._is_shown("labels"):
+            assert self.scene.style is not None
+            labels = upsampler(features, labels, self.scene.style[:, None], "none").image
+        return self._label_picture(labels)
+
+    def _label_picture(self, labels: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 3 h w"]:
+        assert self.generator.labels is not None
+        return label_picture(labels, self.generator.labels)
 
     def _plain(self, like: Tensor, colour: tuple[float, float, float]) -> Tensor:
         """Features that show a plain colour; those beyond RGB are grey."""
@@ -209,11 +241,16 @@ def _grid(values: Tensor, shape: tuple[int, int]) -> Float[Tensor, "1 c h w"]:
     return values.mT.unflatten(1, shape)[None]
 
 
-def _fit(image: Float[Tensor, "1 c h w"], height: int, width: int) -> Float[Tensor, "h2 w2 c"]:
-    """An image at the size that was asked for."""
+def _fit(
+    image: Float[Tensor, "1 c h w"],
+    height: int,
+    width: int,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+) -> Float[Tensor, "h2 w2 c"]:
+    """An image at the size that was asked for; "nearest" invents no colours between classes."""
     if tuple(image.shape[2:]) != (height, width):
-        shrinks = image.shape[2] > height
+        shrinks = mode == "bilinear" and image.shape[2] > height
         image = torch.nn.functional.interpolate(
-            image, (height, width), mode="bilinear", antialias=shrinks
+            image, (height, width), mode=mode, antialias=shrinks
         )
     return image[0].permute(1, 2, 0)

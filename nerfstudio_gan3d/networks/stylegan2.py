@@ -42,15 +42,19 @@ def block_resolutions(name: str, resolution: int, smallest: int) -> list[int]:
 
 def truncate(
     ws: Float[Tensor, "b n w"],
-    w_avg: Float[Tensor, " w"],
+    w_avg: Float[Tensor, "*n w"],
     psi: float = 1.0,
     cutoff: int | None = None,
 ) -> Float[Tensor, "b n w"]:
-    """Pull the first `cutoff` latents (None: all) towards the mean: w_avg + psi (w - w_avg)."""
+    """Pull the first `cutoff` latents (None: all) towards the mean: w_avg + psi (w - w_avg).
+
+    The mean is one latent, or one for each of the n.
+    """
     if psi == 1.0:
         return ws
     count = ws.shape[1] if cutoff is None else cutoff
-    return torch.cat([torch.lerp(w_avg, ws[:, :count], psi), ws[:, count:]], dim=1)
+    mean = w_avg if w_avg.ndim == 1 else w_avg[:count]
+    return torch.cat([torch.lerp(mean, ws[:, :count], psi), ws[:, count:]], dim=1)
 
 
 class MappingNetwork(nn.Module):

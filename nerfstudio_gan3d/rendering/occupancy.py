@@ -150,8 +150,9 @@ def render_occupied(
     density[needed] = activate_density(found.raw_density[0, :, 0], scene.density_scale)
     seen = composite_weights(density[None], lengths[None])
     weights, left = seen.weights[0], seen.transmittance[0]
-    colour = found.features.new_zeros(len(rows), found.features.shape[-1])
-    colour.index_add_(0, ray, found.features[0] * weights[needed][:, None])
+    channels = found.channels[0]
+    colour = channels.new_zeros(len(rows), channels.shape[-1])
+    colour.index_add_(0, ray, channels * weights[needed][:, None])
     count = origins.shape[1]
 
     def put(values: Tensor, elsewhere: float) -> Tensor:

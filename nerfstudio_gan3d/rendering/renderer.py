@@ -84,6 +84,8 @@ class Rendering:
     """Rendering weights of the sorted intervals."""
     edges: Float[Tensor, "b r s+1"]
     """Distances at which the sorted intervals start and end."""
+    labels: Float[Tensor, "b r c"] | None = None
+    """Label features, foreground over what lies behind; None for Scenes without labels."""
 
     @property
     def accumulation(self) -> Float[Tensor, "b r 1"]:
@@ -92,7 +94,7 @@ class Rendering:
 
 
 class _March(NamedTuple):
-    """What the foreground alone gives along rays."""
+    """What the foreground alone gives along rays; features are those of colour and labels."""
 
     features: Float[Tensor, "b r f"]
     transmittance: Float[Tensor, "b r 1"]
@@ -194,12 +196,12 @@ def _march(
         distances = samplers.stratified(near, far, settings.samples, jitter and jitter.coarse)
     found = _query(scene, origins, directions, distances)
     raw = found.raw_density.view(batch, rays, -1)
-    parts = [found.features.unflatten(1, (rays, -1))]
+    parts = [found.channels.unflatten(1, (rays, -1))]
     order = None
     if settings.importance_samples:
         fine = _fine_distances(scene, settings, distances, raw, near, far, jitter)
         found = _query(scene, origins, directions, fine)
-        parts.append(found.features.unflatten(1, (rays, -1)))
+        parts.append(found.channels.unflatten(1, (rays, -1)))
         raw = torch.cat([raw, found.raw_density.view(batch, rays, -1)], dim=-1)
         distances, order = torch.cat([distances, fine], dim=-1).sort(dim=-1)
         raw = torch.gather(raw, -1, order)
@@ -282,7 +284,7 @@ def finish_march(
 
     Args:
         scene, origins, directions, settings: As `render` takes them.
-        features: Foreground, premultiplied.
+        features: Foreground, premultiplied: colour, then labels where the Scene has them.
         transmittance: Light left behind it.
         weights, places, edges: Of the sorted intervals: weight, the distance that stands for it,
             and where it starts and ends.
@@ -304,14 +306,17 @@ def _finish(
         # Without any weight the foreground has no distance; a far one keeps depth maps finite.
         alone = march.moment / opacity.clamp(min=1e-6)
         alone = torch.where(opacity < 1e-6, scene.bounds.far, alone)
-    background, features, distance = None, march.features, alone
+    foreground, labels = _split(scene, march.features)
+    background, features, distance = None, foreground, alone
+    # The published code takes the weights' sum, the corrected rules the light that is left.
+    left = 1 - opacity if reference else transmittance
     if scene.nothing and scene.background is None:
-        # The published code takes the weights' sum, the corrected rules the light that is left.
-        left = 1 - opacity if reference else transmittance
-        features = march.features + scene.nothing * left
+        features = foreground + scene.nothing * left
+    if labels is not None:
+        labels = labels + left * labels.new_tensor(scene.behind_labels)
     if scene.background is not None:
         background = scene.background.query(origins, directions)
-        features = march.features + transmittance * background
+        features = foreground + transmittance * background
         behind = scene.background.distance(origins, directions)
         distance = (march.moment + transmittance * behind) / (opacity + transmittance)
         if reference:
@@ -319,14 +324,23 @@ def _finish(
             distance = _clamp_to_batch(distance, torch.cat([middle, behind], dim=-1))
     return Rendering(
         features,
-        march.features,
+        foreground,
         background,
         transmittance,
         distance,
         alone,
         march.weights,
         march.edges,
+        labels,
     )
+
+
+def _split(scene: Scene, features: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Colour and label features of what was composited."""
+    count = len(scene.behind_labels)
+    if count == 0:
+        return features, None
+    return features[..., :-count], features[..., -count:]
 
 
 def _ratio(moment: Tensor, opacity: Tensor) -> Tensor:

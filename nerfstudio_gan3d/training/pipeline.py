@@ -3,7 +3,6 @@ out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,19 +20,26 @@ from torchvision.utils import make_grid
 
 from nerfstudio_gan3d.cameras import cameras_to_labels
 from nerfstudio_gan3d.data.datamanager import GanDataManager, GanDataManagerConfig
-from nerfstudio_gan3d.latents import make_condition
+from nerfstudio_gan3d.latents import STORED_MAPS, make_condition
 from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
-from nerfstudio_gan3d.metrics.evaluate import EvaluationResult, GeneratedBatch, RealBatch, evaluate
-from nerfstudio_gan3d.models.gan import (
-    GanModel,
-    GanModelConfig,
+from nerfstudio_gan3d.metrics.evaluate import EvaluationResult, evaluate
+from nerfstudio_gan3d.models.checks import (
     check_labels,
     fit_to_cameras,
+    fit_to_labels,
     validate_batch,
 )
-from nerfstudio_gan3d.models.generator import Generator, alpha_map, z_depth
-from nerfstudio_gan3d.scene import Condition
+from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.label_images import label_picture, map_picture
 from nerfstudio_gan3d.training.checkpoints import check_fits
+from nerfstudio_gan3d.training.evaluation import (
+    generated_batches,
+    judged,
+    label_figures,
+    label_inputs,
+    make_images,
+    real_batches,
+)
 
 GRID_SEEDS = tuple(range(16))
 
@@ -76,6 +82,8 @@ class GanPipeline(VanillaPipeline):
         model_config = cast(GanModelConfig, config.model)
         data_config = cast(GanDataManagerConfig, config.datamanager)
         data_config.resolution = model_config.image_resolution
+        data_config.label_kind = model_config.labels.kind
+        data_config.num_classes = model_config.labels.channels or None
         if test_mode == "val":
             validate_batch(model_config, data_config.batch_size)
             config.evaluation.validate()
@@ -83,6 +91,11 @@ class GanPipeline(VanillaPipeline):
             device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
         )
         self.datamanager.to(device)
+        labelled = model_config.labels.kind != "none"
+        if labelled and not self.datamanager.images_missing:
+            images = self.datamanager.image_set
+            fit_to_labels(model_config, images.classes, images.palette)
+            data_config.num_classes = model_config.labels.channels
         if test_mode == "val":
             check_labels(model_config, self.datamanager.image_set.labels is not None)
             fit_to_cameras(model_config, cameras_to_labels(self.datamanager.train_dataset.cameras))
@@ -94,6 +107,19 @@ class GanPipeline(VanillaPipeline):
             grad_scaler=grad_scaler,
         )
         self.model.to(device)
+        if test_mode == "val":
+            self.model.objective.prepare()
+        if test_mode == "val" and self.model.label_store is not None:
+            self.model.label_store.fill(*self._shown_maps())
+
+    def _shown_maps(self) -> tuple[Tensor, Tensor]:
+        """Label maps with their poses that are shown first: of the evaluation split."""
+        data = self.datamanager
+        places = data.split_indices("test")
+        chosen = [places[i * len(places) // STORED_MAPS] for i in range(STORED_MAPS)]
+        labels = data.image_set.labels
+        assert labels is not None
+        return data.label_maps(chosen), torch.as_tensor(labels)[chosen]
 
     @property
     def model(self) -> GanModel:
@@ -109,8 +135,11 @@ class GanPipeline(VanillaPipeline):
         # Without labels nothing looks at those of real images; `check_labels` made sure of it.
         known = batch["label"]
         labels = fake_labels if known is None else known.to(self.device, non_blocking=True)
+        maps = batch["label_map"]
+        if maps is not None:
+            maps = maps.to(self.device, non_blocking=True)
         losses, figures = self.model.training_losses(
-            images, labels, fake_labels, step, self.world_size
+            images, labels, fake_labels, step, self.world_size, maps
         )
         figures["kimg"] = self.model.objective.images_seen / 1000
         return {}, losses, figures
@@ -129,7 +158,14 @@ class GanPipeline(VanillaPipeline):
         depth."""
         generator = self.model.generator_ema
         labels = self.datamanager.sample_labels(len(GRID_SEEDS), 0).to(self.device)
-        found = generate(generator, make_condition(generator, GRID_SEEDS), labels, 1.0)
+        pose, maps = None, None
+        store = self.model.label_store
+        if store is not None:
+            # Each map from its own pose, so that picture and map can be compared.
+            labels, pose, maps = store.poses, store.poses, store.maps
+        condition = make_condition(generator, GRID_SEEDS, None, pose, maps)
+        made = make_images(generator, condition, labels, 1.0)
+        found = judged(made, labels)
         depth = found.depth
         assert depth is not None
         assert found.alpha is not None
@@ -140,6 +176,10 @@ class GanPipeline(VanillaPipeline):
             "alpha": found.alpha.expand(-1, 3, -1, -1),
             "depth": shade.expand(-1, 3, -1, -1),
         }
+        if store is not None:
+            assert made.labels is not None
+            images["labels"] = label_picture(made.labels, store.labels)
+            images["label_maps"] = map_picture(store.maps, store.labels)
         grids = {name: make_grid(value, nrow=4).permute(1, 2, 0) for name, value in images.items()}
         pixels = len(GRID_SEEDS) * found.image[0, 0].numel()
         return {"num_rays": pixels}, grids
@@ -155,8 +195,9 @@ class GanPipeline(VanillaPipeline):
             )
         extractor = build_extractor(config, self.device)
         generator = self.model.generator_ema
-        return evaluate(
-            generated_batches(generator, self.datamanager, config),
+        inputs = label_inputs(self.datamanager, self.model.label_store, config.seed)
+        result = evaluate(
+            generated_batches(generator, self.datamanager, config, inputs),
             () if self.datamanager.images_missing else real_batches(self.datamanager),
             extractor,
             seed=config.seed,
@@ -170,6 +211,12 @@ class GanPipeline(VanillaPipeline):
                 "samples_per_ray": generator.settings.samples
                 + generator.settings.importance_samples,
             },
+        )
+        if inputs is None:
+            return result
+        figures = label_figures(generator, inputs, extractor, config)
+        return EvaluationResult(
+            {**result.figures, **figures}, {**result.provenance, "label_maps": len(inputs.maps)}
         )
 
     def get_average_eval_image_metrics(
@@ -205,54 +252,3 @@ def save_picture(image: Tensor, path: Path) -> None:
 
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     Image.fromarray(pixels).save(path)
-
-
-def generate(
-    generator: Generator, condition: Condition, labels: Tensor, truncation: float
-) -> GeneratedBatch:
-    """Images, opacity and foreground z-depth of conditions, each from one camera."""
-    scene = generator.scene(generator.map(condition, truncation))
-    found = generator.render(scene, labels)
-    height, width = found.raw.shape[2:]
-    return GeneratedBatch(
-        found.image,
-        labels,
-        alpha_map(found.rendering, height, width),
-        z_depth(found.rendering, labels, height, width),
-    )
-
-
-def generated_batches(
-    generator: Generator, data: GanDataManager, config: EvaluationConfig
-) -> Iterator[GeneratedBatch]:
-    """``num_samples`` generated images from cameras of the data set, in random order."""
-    device = generator.mapping.w_avg.device
-    source = torch.Generator().manual_seed(config.seed)
-    labels = data.sample_labels(config.num_samples, config.seed)
-    poses = data.sample_labels(config.num_samples, config.seed + 1)
-    for start in range(0, config.num_samples, config.batch_size):
-        chosen = labels[start : start + config.batch_size].to(device)
-        count = len(chosen)
-        z = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
-        behind = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
-        pose = poses[start : start + count].to(device)
-        condition = Condition(z, behind if generator.background is not None else None, pose)
-        yield generate(generator, condition, chosen, config.truncation)
-
-
-def real_batches(data: GanDataManager, batch_size: int = 50) -> Iterator[RealBatch]:
-    """All training images at their own size, with masks and depth maps where the set has them."""
-    images = data.image_set
-    places = data.split_indices("train")
-    for start in range(0, len(places), batch_size):
-        rows = places[start : start + batch_size]
-
-        def stack(read: Callable[[int], Any], rows: list[int] = rows) -> Tensor:
-            return torch.stack([torch.as_tensor(read(row)) for row in rows])
-
-        yield RealBatch(
-            stack(images.image).permute(0, 3, 1, 2),
-            None if images.labels is None else torch.as_tensor(images.labels)[rows],
-            stack(images.mask)[:, None] if images.has_masks else None,
-            stack(images.depth)[:, None] if images.has_depth else None,
-        )

@@ -111,11 +111,47 @@ BAD = [
     ("a class id out of range", put("label/" + LAST, encode(ID_7)),
      ["label", LAST, "class id 7", "3 classes"]),
     ("a coloured label map", put("label/" + LAST, encode(image(5))), ["label", LAST, "mode RGB"]),
+    ("a label map as JPEG", put("label/" + LAST, encode(ID_7, "JPEG")),
+     ["label", LAST, "JPEG", "save it as PNG"]),
+    ("a label map of another size", put("label/" + LAST, encode(np.zeros((4, 8), np.uint8))),
+     ["label", LAST, "8 x 4", "8 x 8", "save it at the size of its image"]),
+    ("a label map with 16 bits", put("label/" + LAST, encode(np.ones((8, 8), np.uint16))),
+     ["label", LAST, "mode I;16", "one 8-bit class id"]),
+    ("a label map without an image", put("label/00000/other.png", encode(ID_7)),
+     ["label/00000/other.png", "without an image", "remove it or add the image"]),
+    ("two label maps of an image", put("label/" + LAST.replace("png", "bmp"), encode(ID_7, "BMP")),
+     ["label/00000/img00000005", "a second label map beside", "keep one"]),
+    ("an unknown entry", put("labels.json", b'{"colors": []}'),
+     ["labels.json", "'colors'", "kind, classes, palette, mirror_classes"]),
+    ("labels.json that is no object", put("labels.json", b"[]"), ["labels.json", "JSON object"]),
+    ("malformed labels.json", put("label/labels.json", b"{"), ["label/labels.json", "malformed"]),
+    ("an unknown kind", put("labels.json", b'{"kind": "lines"}'),
+     ["labels.json", '"kind" is lines', '"seg"', '"edge"']),
+    ("other classes than in meta.json", put("labels.json", b'{"classes": ["a", "b", "c"]}'),
+     ["labels.json", '"classes" is', "meta.json says", "'wheel'", "remove one"]),
+    ("colours for another number of classes", put("labels.json", b'{"palette": [[1, 2, 3]]}'),
+     ["labels.json", '"palette" is [[1, 2, 3]]', "meta.json says"]),
+    ("pairs of classes that are not there", put("labels.json", b'{"mirror_classes": [[1, 3]]}'),
+     ["labels.json", '"mirror_classes" is [[1, 3]]', "class ids 0 to 2"]),
+    ("a class in two pairs", put("labels.json", b'{"mirror_classes": [[0, 1], [2, 1]]}'),
+     ["labels.json", "class 1 twice", "at most once"]),
+    ("pairs of three", put("labels.json", b'{"mirror_classes": [[0, 1, 2]]}'),
+     ["labels.json", "expected pairs"]),
     ("malformed meta.json", put("meta.json", b"{"), ["meta.json", "malformed JSON"]),
     ("classes that are no list", put("meta.json", b'{"classes": 6}'),
      ["meta.json", '"classes"', "6"]),
     ("a palette of another length", put("meta.json", b'{"classes": ["a"], "palette": []}'),
      ["meta.json", '"palette"']),
+    ("colours as text", put("meta.json", b'{"classes": ["a"], "palette": ["red"]}'),
+     ["meta.json", '"palette" is', "red", "whole numbers of 0 to 255"]),
+    ("colours of 0 to 1", put("meta.json", b'{"classes": ["a"], "palette": [[0.5, 0.5, 1]]}'),
+     ["meta.json", '"palette" is [[0.5, 0.5, 1]]', "whole numbers of 0 to 255"]),
+    ("a colour without blue", put("meta.json", b'{"palette": [[1, 2, 3], [1, 2]]}'),
+     ["meta.json", '"palette" is [[1, 2, 3], [1, 2]]', "one [r, g, b]"]),
+    ("a colour above 255", put("meta.json", b'{"palette": [[1, 2, 256]]}'),
+     ["meta.json", '"palette" is [[1, 2, 256]]', "0 to 255"]),
+    ("257 classes", put("meta.json", json.dumps({"classes": ["a"] * 257}).encode()),
+     ["meta.json", '"classes" has 257 names', "256"]),
     ("an image without its object",
      put("meta.json", json.dumps({"images": [{"file": "x.png", "object": 0}]}).encode()),
      ["meta.json", "object", "00000/img00000000.png"]),
@@ -147,6 +183,19 @@ def test_bad_content(
 
 def test_the_same_content_unchanged_is_accepted(tmp_path: Path):
     assert check_set(ImageSet(write_folder(tmp_path / "set", files()))).count == 6
+
+
+def test_two_files_about_the_label_maps(tmp_path: Path):
+    content = files() | {"labels.json": b"{}", "label/labels.json": b"{}"}
+    with pytest.raises(DataError, match=r"label/labels.json: a second labels.json; .* keep one"):
+        ImageSet(write_zip(tmp_path / "set.zip", content))
+
+
+def test_a_file_called_labels_without_label_maps_is_somebody_elses(tmp_path: Path):
+    content = {n: d for n, d in files().items() if not n.startswith("label/")}
+    content["labels.json"] = b'{"00000/img00000000.png": 3}'
+    images = ImageSet(write_folder(tmp_path / "set", content))
+    assert images.classes == ["background", "body", "wheel"]
 
 
 def test_missing_path_and_other_files(tmp_path: Path):

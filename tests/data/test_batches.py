@@ -272,6 +272,7 @@ def test_pickle(images: ImageSet):
         ({"rank": 2, "world_size": 2}, "rank = 2: must be at least 0 and below world_size 2"),
         ({"indices": []}, "no image is left for training"),
         ({"seed": -1}, "seed -1"),
+        ({"label_kind": "seg", "num_classes": 0}, "num_classes = 0: give 1 to 256"),
     ],
 )
 def test_bad_options(images: ImageSet, options: dict[str, Any], message: str):

@@ -85,7 +85,8 @@ def test_summary_of_a_whole_set(tmp_path: Path):
     for part in (
         "6 images of 8 x 8 pixels, all readable",
         "masks: yes   depth: yes   label maps: yes",
-        "classes: 0 background, 1 body, 2 wheel",
+        # Label map i is (ramp + i) % 3 of 64 pixels: each class is first in two of six maps.
+        "classes: 0 background 33.3 %, 1 body 33.3 %, 2 wheel 33.3 %\n",
         "objects: 3",
         "focal length  1.5000 image widths",
         "radius        2.0000",
@@ -114,7 +115,44 @@ def test_command_writes_the_histogram(tmp_path: Path):
 
 
 def test_classes_beyond_those_of_the_meta_file(tmp_path: Path):
+    # Of five maps of 64 pixels the classes have 107, 107 and 106, and the sixth map is class 4.
     content = files()
     content["label/00000/img00000005.png"] = encode(np.full((8, 8), 4, np.uint8))
-    text = data_check(write_folder(tmp_path / "set", content), num_classes=5)
-    assert "classes: 0 background, 1 body, 2 wheel, 4" in text
+    path = write_folder(tmp_path / "set", content)
+    text = data_check(path, num_classes=5)
+    assert "classes: 0 background 27.9 %, 1 body 27.9 %, 2 wheel 27.6 %, 4 16.7 %\n" in text
+    summary = check_set(ImageSet(path), num_classes=5)
+    assert summary.class_shares == (107 / 384, 107 / 384, 106 / 384, 64 / 384)
+    assert (summary.label_kind, summary.line_share) == ("seg", None)
+
+
+def edge_set(dark: int) -> dict[str, bytes]:
+    """Two drawings of 64 pixels, of which ``dark`` each are lines."""
+    drawing = np.where(np.arange(64).reshape(8, 8) < dark, 0, 255).astype(np.uint8)
+    content = {f"images/{n}.png": encode(image(0)) for n in "ab"}
+    return content | {f"label/{n}.png": encode(drawing) for n in "ab"}
+
+
+def test_share_of_lines(tmp_path: Path):
+    content = edge_set(16) | {"labels.json": b'{"kind": "edge"}'}
+    path = write_folder(tmp_path / "set", content)
+    summary = check_set(ImageSet(path))
+    assert (summary.label_kind, summary.line_share, summary.class_ids) == ("edge", 0.25, ())
+    assert "edge maps: 25.0 % of the pixels are lines\ncamera labels: no" in summary.text()
+    with pytest.raises(
+        DataError, match=r"edge maps .* no classes; leave the number of classes out"
+    ):
+        check_set(ImageSet(path), num_classes=2)
+
+
+def test_white_lines_on_black_are_noticed(tmp_path: Path):
+    content = edge_set(48) | {"label/labels.json": b'{"kind": "edge"}'}
+    text = data_check(write_folder(tmp_path / "set", content))
+    assert "edge maps: 75.0 % of the pixels are lines\n  more than half: " in text
+    assert "dark lines on white; invert these" in text
+
+
+def test_drawings_that_no_file_calls_edge_maps_are_noticed(tmp_path: Path):
+    text = data_check(write_folder(tmp_path / "set", edge_set(16)))
+    assert "classes: 0 25.0 %, 255 75.0 %\n" in text
+    assert 'if these are edge maps, write {"kind": "edge"} into labels.json' in text

@@ -224,6 +224,48 @@ def test_images_without_labels(tmp_path: Path):
     torch.testing.assert_close(radius, torch.full((8,), 2.5))
 
 
+def test_label_maps(path: Path):
+    config = make_config(path, batch_size=5, resolution=4, mirror=True)
+    config.label_kind, config.num_classes = "seg", 3
+    manager = config.setup()
+    direct = ImageBatches(ImageSet(path), 5, 4, mirror=True, label_kind="seg", num_classes=3)
+    for step in (0, 3):
+        ours, wanted = manager.next_images(step)["label_map"], direct.batch(step)["label_map"]
+        assert ours is not None
+        assert wanted is not None
+        torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
+    # Label map i is (ramp + i) % 3; of each cell of two pixels a side the last one counts.
+    maps = manager.label_maps([7, 0, 7])
+    ramp = np.arange(64).reshape(8, 8)[1::2, 1::2]
+    expected = np.stack([(ramp + i) % 3 for i in (7, 0, 7)])[:, None]
+    np.testing.assert_array_equal(maps, expected)
+    assert manager.label_maps([]).shape == (0, 1, 4, 4)
+
+
+def test_a_set_without_label_maps_is_refused_before_training(tmp_path: Path):
+    content = {n: d for n, d in files(4).items() if not n.startswith("label/")}
+    path = write_folder(tmp_path / "set", content)
+    config = make_config(path)
+    config.label_kind = "edge"
+    sentence = f"^{path}: the set has no label/ beside its images, but the method learns from edge"
+    with pytest.raises(DataError, match=sentence):
+        config.setup()
+    # A trained model can be looked at with such a set, as long as no label map is asked for.
+    manager = config.setup(test_mode="test")
+    assert len(manager.train_dataset) == 4
+    with pytest.raises(DataError, match=sentence):
+        manager.label_maps([0])
+
+
+def test_label_maps_that_are_not_read_or_not_there(path: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="label_kind is none"):
+        make_config(path).setup().label_maps([0])
+    gone = make_config(tmp_path / "gone")
+    gone.label_kind = "edge"
+    with pytest.raises(DataError, match="gone: no such file or folder"):
+        gone.setup(test_mode="test").label_maps([0])
+
+
 def test_other_data_parsers_are_refused(tmp_path: Path):
     (tmp_path / "transforms_train.json").write_text(
         '{"camera_angle_x": 0.6, "frames": [{"file_path": "./a", "transform_matrix": '
@@ -251,3 +293,7 @@ def test_config_paths_yaml_and_command_line(tmp_path: Path, monkeypatch: pytest.
     # Options of the parent class that would choose nothing are not offered.
     with pytest.raises(SystemExit):
         tyro.cli(GanDataManagerConfig, default=config, args=["--patch-size", "2"])
+    # What the pipeline copies from the model is not offered either.
+    for words in (["--label-kind", "seg"], ["--num-classes", "3"]):
+        with pytest.raises(SystemExit):
+            tyro.cli(GanDataManagerConfig, default=config, args=words)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nerfstudio_gan3d.fields.decoder import Decoder, colour_range, initial_ball
+from nerfstudio_gan3d.fields.decoder import Decoder, LabelDecoder, colour_range, initial_ball
 
 
 def test_colours_reach_a_little_beyond_zero_and_one() -> None:
@@ -43,3 +43,42 @@ def test_initial_ball_is_thickest_in_the_middle(radius: float, raw: float) -> No
     directions = torch.nn.functional.normalize(torch.randn(1, 5, 3), dim=-1)
     found = initial_ball(directions * radius)
     torch.testing.assert_close(found, torch.full((1, 5, 1), raw), atol=1e-5, rtol=0)
+
+
+def test_label_decoder_is_two_networks_side_by_side() -> None:
+    torch.manual_seed(0)
+    decoder = LabelDecoder(4, 3, 2, hidden_dim=8)
+    with torch.no_grad():
+        decoder.label_out.weight.normal_()
+    feature = torch.randn(2, 5, 4)
+    raw, colour, labels = decoder(feature)
+    softplus = torch.nn.functional.softplus
+    shown = decoder.out(softplus(decoder.hidden(feature.flatten(0, 1))))
+    said = decoder.label_out(softplus(decoder.label_hidden(feature.flatten(0, 1))))
+    torch.testing.assert_close(colour.flatten(0, 1), torch.sigmoid(shown) * 1.002 - 0.001)
+    torch.testing.assert_close(raw.flatten(0, 1), said[:, :1])
+    torch.testing.assert_close(labels.flatten(0, 1), said[:, 1:])
+
+
+def test_colours_and_geometry_do_not_share_weights() -> None:
+    decoder = LabelDecoder(4, 3, 2, hidden_dim=8)
+    raw, colour, labels = decoder(torch.randn(1, 5, 4))
+    colour.sum().backward()
+    assert decoder.label_hidden.weight.grad is None
+    decoder.zero_grad()
+    (raw.sum() + labels.sum()).backward()
+    assert decoder.hidden.weight.grad is None
+
+
+def test_edge_labels_are_values_and_official_weights_have_a_row_that_says_nothing() -> None:
+    torch.manual_seed(0)
+    decoder = LabelDecoder(4, 3, 2, hidden_dim=8, squash=True, dead_row=True)
+    assert decoder.out.weight.shape == (4, 8)
+    feature = torch.randn(1, 5, 4) * 100
+    _, before, labels = decoder(feature)
+    assert bool((labels >= -0.001).all())
+    assert bool((labels <= 1.001).all())
+    with torch.no_grad():
+        decoder.out.weight[0] += 1
+        decoder.out.bias[0] += 1
+    assert torch.equal(decoder(feature)[1], before)

@@ -242,3 +242,26 @@ def test_tcnn_equals_torch_on_a_gpu(mixing) -> None:
         results.append((found.raw_density, found.features, gradient))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("modulation", ["basis", "both"])
+def test_the_latent_of_colours_cannot_move_the_surface(modulation: Modulation) -> None:
+    torch.manual_seed(0)
+    grid = StyleHashGrid(6, 3, levels=2, bases=4, modulation=modulation, label_dim=2)
+    with torch.no_grad():
+        grid.out.weight.normal_()
+    ws = torch.randn(1, grid.num_ws, 6)
+    other = ws.clone()
+    other[:, -1] = torch.randn(6)
+    points = torch.rand(1, 20, 3) - 0.5
+    one, two = (grid.query(grid.prepare(w), points) for w in (ws, other))
+    assert torch.equal(one.raw_density, two.raw_density)
+    assert one.label_logits is not None
+    assert two.label_logits is not None
+    assert one.label_logits.shape == (1, 20, 2)
+    assert torch.equal(one.label_logits, two.label_logits)
+    assert not torch.allclose(one.features, two.features)
+    changed = ws.clone()
+    changed[:, 0] += 1
+    moved = grid.query(grid.prepare(changed), points)
+    assert not torch.allclose(moved.raw_density, one.raw_density)

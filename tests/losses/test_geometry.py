@@ -92,3 +92,15 @@ def test_density_variation_asks_all_over_the_box_of_every_scene() -> None:
     torch.testing.assert_close(start.abs().amax(1), (box / 2).expand(3, 3), atol=0.02, rtol=0)
     assert (moved - start).std().item() == pytest.approx(0.01, rel=0.1)
     assert not torch.equal(start[0], start[1])
+
+
+def test_density_variation_does_not_see_the_end_of_the_box() -> None:
+    class Box:
+        """A constant inside, nothing at all outside, as a hash grid has it."""
+
+        def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+            inside = (positions.abs() <= 0.5).all(-1, keepdim=True)
+            raw = torch.where(inside, 1.0, -1e4)
+            return FieldSamples(raw, torch.zeros(*raw.shape[:2], 3))
+
+    assert float(density_variation(Box(), 1, (1.0, 1.0, 1.0), 500, 0.1)) == 0

@@ -12,8 +12,9 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_256, ballgan_tiny
+from nerfstudio_gan3d.models.checks import fit_to_cameras, validate, validate_batch
 from nerfstudio_gan3d.models.eg3d import eg3d, eg3d_256, eg3d_tiny
-from nerfstudio_gan3d.models.gan import GanModelConfig, fit_to_cameras, validate, validate_batch
+from nerfstudio_gan3d.models.gan import GanModelConfig
 from tests.models.tiny import images, labels, make_model, model_config, upsampled_config
 
 PRESETS = (ballgan, ballgan_256, ballgan_tiny, eg3d, eg3d_256, eg3d_tiny)

@@ -63,3 +63,15 @@ class Recorded:
     def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
         self.asked.append(positions)
         return self.query_points(positions)
+
+
+@dataclass(frozen=True)
+class LabelledBall(Ball):
+    """A ball whose label scores are those of `labels` everywhere."""
+
+    labels: tuple[float, ...] = (0.0, 4.0, -2.0)
+
+    def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+        found = super().query(positions, directions)
+        scores = positions.new_tensor(self.labels).expand(*positions.shape[:2], -1)
+        return FieldSamples(found.raw_density, found.features, scores)

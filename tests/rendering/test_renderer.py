@@ -10,7 +10,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
 from nerfstudio_gan3d.rendering.renderer import Jitter, Rendering, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, Scene, activate_density
-from tests.rendering.scenes import Backdrop, Ball, Blob, Recorded
+from tests.rendering.scenes import Backdrop, Ball, Blob, LabelledBall, Recorded
 
 BOUNDS = Bounds((1.0, 1.0, 1.0), near=1.0, far=3.0)
 SETTINGS = RenderSettings(samples=96, importance_samples=32)
@@ -350,3 +350,33 @@ def test_reference_rays_can_start_and_end_at_the_box() -> None:
     assert hit.sum() > 10
     for end in (0, -1):
         torch.testing.assert_close(largest[hit][:, end], torch.full((int(hit.sum()),), 0.5))
+
+
+def test_labels_are_composited_as_colours_are_over_what_lies_behind() -> None:
+    # A thin ball lets light through, so that both sides of the sum count.
+    ball = LabelledBall(inside=3.0)
+    behind = (10.0, 0.0, 0.0)
+    scene = Scene(ball, BOUNDS, 1, Backdrop(), behind_labels=behind)
+    found = render(scene, *rays(12), RenderSettings(48, 0))
+    assert found.labels is not None
+    left = found.transmittance
+    assert bool(((left > 0.2) & (left < 0.8)).any())
+    expected = (1 - left) * torch.tensor(ball.labels) + left * torch.tensor(behind)
+    torch.testing.assert_close(found.labels, expected, atol=1e-4, rtol=1e-4)
+    assert found.foreground.shape[-1] == 3
+    plain = render(Scene(Ball(inside=3.0), BOUNDS, 1, Backdrop()), *rays(12), RenderSettings(48, 0))
+    assert plain.labels is None
+    torch.testing.assert_close(found.features, plain.features)
+
+
+@pytest.mark.parametrize("conventions", ["corrected", "reference"])
+def test_rays_that_meet_nothing_say_what_lies_behind(conventions) -> None:
+    behind = (1.0, 1.0, 1.0) if conventions == "reference" else (10.0, 0.0, 0.0)
+    scene = Scene(LabelledBall(), BOUNDS, 1, nothing=1.0, behind_labels=behind)
+    origins, directions = rays(12)
+    found = render(scene, origins, directions, replace(SETTINGS, conventions=conventions))
+    missed = closest_approach(origins, directions)[0][..., 0] > 0.4
+    assert found.labels is not None
+    torch.testing.assert_close(
+        found.labels[missed], torch.tensor(behind).expand(int(missed.sum()), 3)
+    )

@@ -6,6 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from nerfstudio.plugins.types import MethodSpecification
+
 from nerfstudio_gan3d.method_configs.ballgan import gan3d_ballgan_tiny
 from nerfstudio_gan3d.training.trainer import GanTrainer, GanTrainerConfig
 from tests.data.sets import files, write_folder
@@ -49,9 +51,14 @@ def arguments(data: Path, output: Path, **options: Any) -> list[str]:
     return words
 
 
-def micro_config(data: Path, output: Path, **options: Any) -> GanTrainerConfig:
-    """The same as a configuration."""
-    config = copy.deepcopy(gan3d_ballgan_tiny.config)
+def micro_config(
+    data: Path,
+    output: Path,
+    method: MethodSpecification = gan3d_ballgan_tiny,
+    **options: Any,
+) -> GanTrainerConfig:
+    """The same as a configuration; another method gets the same sizes."""
+    config = copy.deepcopy(method.config)
     assert isinstance(config, GanTrainerConfig)
     options = {
         "pipeline.datamanager.data": data,

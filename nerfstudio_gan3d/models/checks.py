@@ -1,0 +1,235 @@
+"""Settings that cannot work together, or not with a data set: refused before training starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from nerfstudio_gan3d.cameras import LABEL_SIZE, pixel_rays
+from nerfstudio_gan3d.data.palettes import default_palette
+from nerfstudio_gan3d.rendering.samplers import box_interval
+
+if TYPE_CHECKING:
+    from nerfstudio_gan3d.models.gan import GanModelConfig
+
+
+def validate(config: GanModelConfig) -> None:
+    """Raises ValueError, naming the field, for settings that cannot work together."""
+    neural, image, patch = (
+        config.neural_resolution,
+        config.image_resolution,
+        config.patch_resolution,
+    )
+    if image < neural:
+        raise ValueError(
+            f"model.neural_resolution = {neural} exceeds model.image_resolution = {image}: "
+            "make it equal (no super-resolution) or smaller"
+        )
+    if config.has_super_resolution and patch:
+        raise ValueError(
+            f"model.patch_resolution = {patch}: patches need direct rendering; set it to 0 or make "
+            "neural_resolution equal to image_resolution"
+        )
+    if patch > image or (patch and image % patch):
+        raise ValueError(
+            f"model.patch_resolution = {patch}: choose a divisor of image_resolution = {image}"
+        )
+    crops = config.schedule.crop_share
+    if not 0 <= crops <= 1 or (crops and (not patch or patch == image)):
+        raise ValueError(
+            f"model.schedule.crop_share = {crops}: it must lie in 0..1, and crops need "
+            "model.patch_resolution below image_resolution"
+        )
+    if config.schedule.neural_resolution_final and not config.has_super_resolution:
+        raise ValueError(
+            f"model.schedule.neural_resolution_final = {config.schedule.neural_resolution_final}: "
+            "a resolution schedule needs super-resolution; set it to 0"
+        )
+    if not config.has_super_resolution and config.field.feature_dim != 3:
+        raise ValueError(
+            f"model.field.feature_dim = {config.field.feature_dim}: without super-resolution the "
+            "features are the colours; set it to 3"
+        )
+    if config.has_super_resolution and config.field.feature_dim < 3:
+        raise ValueError(f"model.field.feature_dim = {config.field.feature_dim}: at least 3 (RGB)")
+    near, far = config.field.near, config.field.far
+    if not (near == far == 0 or 0 <= near < far):
+        raise ValueError(
+            f"model.field.near = {config.field.near} and far = {config.field.far}: "
+            "give 0 <= near < far, or 0 for both"
+        )
+    if min(config.field.box) <= 0:
+        raise ValueError(f"model.field.box = {config.field.box}: give three positive sides")
+    if config.conventions == "reference" and config.representation != "triplane":
+        raise ValueError(
+            "model.conventions = reference exists for triplane only; set model.representation to "
+            "triplane or model.conventions to corrected"
+        )
+    reference = config.conventions == "reference"
+    if len(config.latent.neutral_pose) not in (0, LABEL_SIZE):
+        raise ValueError(
+            f"model.latent.neutral_pose has {len(config.latent.neutral_pose)} numbers: give "
+            f"{LABEL_SIZE}, or none"
+        )
+    if config.field.white_back and config.background:
+        raise ValueError("model.field.white_back: the sphere is the background; set one of them")
+    if config.sphere.version == "ver0" and not reference:
+        raise ValueError("model.sphere.version = ver0 exists for conventions = reference only")
+    if config.super_resolution.noise != "none" and not reference:
+        raise ValueError(
+            f"model.super_resolution.noise = {config.super_resolution.noise}: noise exists for "
+            "conventions = reference only; set it to none"
+        )
+    _validate_labels(config)
+    if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
+        raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
+    for name in ("r1_gamma", "background", "foreground", "camera", "density_variation"):
+        if getattr(config.losses, name) < 0:
+            raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def _validate_labels(config: GanModelConfig) -> None:
+    labels, losses = config.labels, config.label_losses
+    if labels.kind == "none":
+        return
+    direct, reference = not config.has_super_resolution, config.conventions == "reference"
+    if labels.kind == "edge" and labels.classes not in (0, 1):
+        raise ValueError(
+            f"model.labels.classes = {labels.classes}: edge maps have 1; leave it at 0"
+        )
+    if labels.kind == "seg" and not 2 <= labels.classes <= 256:
+        raise ValueError(
+            f"model.labels.classes = {labels.classes}: label maps have 2 to 256 classes; set the "
+            "number of the data set's, which is found where its meta.json or labels.json names them"
+        )
+    if not direct and labels.channels > labels.feature_dim:
+        raise ValueError(
+            f"model.labels.feature_dim = {labels.feature_dim}: with super-resolution at least one "
+            f"for each of the {labels.channels} classes"
+        )
+    if reference and labels.encode_pose:
+        raise ValueError(
+            "model.labels.encode_pose: the published networks are not shown the label map's pose; "
+            "set it to False with conventions = reference"
+        )
+    for name in ("adversarial", "image_l1", "lpips", "labels", "cross_view"):
+        if getattr(losses, name) < 0:
+            raise ValueError(f"model.label_losses.{name} = {getattr(losses, name)}: 0 or more")
+    if losses.cross_view_interval < 1:
+        raise ValueError(
+            f"model.label_losses.cross_view_interval = {losses.cross_view_interval}: give 1 step "
+            "or more"
+        )
+    if not 0 <= losses.random_pose <= 1:
+        raise ValueError(f"model.label_losses.random_pose = {losses.random_pose}: between 0 and 1")
+    if labels.palette and len(labels.palette) != labels.classes:
+        raise ValueError(
+            f"model.labels.palette has {len(labels.palette)} colours for {labels.classes} classes"
+        )
+    if labels.class_names and len(labels.class_names) != labels.classes:
+        raise ValueError(
+            f"model.labels.class_names has {len(labels.class_names)} names for {labels.classes} "
+            "classes"
+        )
+
+
+def fit_to_labels(
+    config: GanModelConfig, names: Sequence[str] | None, palette: Sequence[Sequence[int]] | None
+) -> None:
+    """Fills in what depends on the data set's label maps and was left open: number, names and
+    colours of the classes.
+
+    Raises ValueError where the data set has other classes than the settings.
+    """
+    labels = config.labels
+    if labels.kind != "seg":
+        return
+    if names and labels.classes not in (0, len(names)):
+        raise ValueError(
+            f"model.labels.classes = {labels.classes}, but the data set names {len(names)} "
+            "classes; set it to 0 to take theirs"
+        )
+    if labels.classes == 0 and not names:
+        raise ValueError(
+            "model.labels.classes = 0, and the data set does not name its classes: set it to their "
+            'number, or name them in a labels.json, {"classes": ["background", ...]}'
+        )
+    labels.classes = labels.classes or len(names or ())
+    if not labels.class_names:
+        given = names or [f"class {number}" for number in range(labels.classes)]
+        labels.class_names = tuple(given)
+    if not labels.palette:
+        given = palette or default_palette(labels.classes)
+        labels.palette = tuple((int(r), int(g), int(b)) for r, g, b in given)
+
+
+def fit_to_cameras(config: GanModelConfig, labels: Tensor) -> None:
+    """Fills in what depends on the data set's cameras and was left at 0: near, far, and the
+    viewer's camera.
+
+    Near and far hold the box's circumscribed sphere for every camera. Raises ValueError where the
+    cameras and the settings do not fit together: cameras outside of the background's sphere, or a
+    box that no camera looks at.
+    """
+    half = math.dist(config.field.box, (0, 0, 0)) / 2
+    radius = labels[:, [3, 7, 11]].norm(dim=-1)
+    nearest, farthest = float(radius.min()), float(radius.max())
+    if config.field.far == 0:
+        config.field.near = max(nearest - half, 0.0)
+        config.field.far = farthest + half
+    if config.background and config.sphere.radius <= farthest:
+        raise ValueError(
+            f"model.sphere.radius = {config.sphere.radius}: a camera of the data set is "
+            f"{farthest:.3f} away from the origin; the background's sphere must be larger"
+        )
+    pivot = labels.new_tensor(config.view_pivot)
+    if config.view_radius == 0:
+        config.view_radius = float((labels[:, [3, 7, 11]] - pivot).norm(dim=-1).median())
+    if config.view_focal == 0:
+        config.view_focal = float(labels[:, 16].median())
+    some = labels[:: max(len(labels) // 64, 1)]
+    origins, directions = pixel_rays(some, 16, 16)
+    near, far = box_interval(
+        origins, directions, config.field.box, config.field.near, config.field.far
+    )
+    if not bool((far > near).any(1).all()):
+        raise ValueError(
+            f"model.field.box = {config.field.box}: some camera of the data set sees nothing of "
+            f"the box between near = {config.field.near} and far = {config.field.far}; the objects "
+            "must lie around the world's origin"
+        )
+
+
+def check_labels(config: GanModelConfig, labelled: bool) -> None:
+    """Raises ValueError where the settings need camera labels that the data set does not have."""
+    if labelled:
+        return
+    if config.discriminator.camera_conditioning:
+        raise ValueError(
+            "the data set has no camera labels: set "
+            "--pipeline.model.discriminator.camera-conditioning False"
+        )
+    if config.losses.camera > 0:
+        raise ValueError(
+            f"the data set has no camera labels and model.losses.camera = {config.losses.camera}: "
+            "set --pipeline.model.losses.camera 0"
+        )
+
+
+def validate_batch(config: GanModelConfig, batch: int) -> None:
+    """Raises ValueError for a number of images per step that the configuration cannot work with."""
+    scenes = config.schedule.scenes_per_batch
+    if scenes and batch % scenes:
+        raise ValueError(
+            f"datamanager.batch_size = {batch} is not a multiple of "
+            f"model.schedule.scenes_per_batch = {scenes}"
+        )
+    group = min(config.discriminator.minibatch_group, batch)
+    if batch % group:
+        raise ValueError(
+            f"datamanager.batch_size = {batch} is not a multiple of "
+            f"model.discriminator.minibatch_group = {group}"
+        )
