@@ -90,7 +90,8 @@ class PretrainedOptions:
 
 @dataclass
 class ImportOptions:
-    """Turn an official EG3D or BallGAN snapshot (.pkl) into a run; nothing in it is executed."""
+    """Turn an official EG3D, BallGAN or pix2pix3D snapshot (.pkl) into a run; nothing in it is
+    executed."""
 
     snapshot: Positional[Path]
     """The network pickle, or a run that was imported from one (to write .safetensors)."""

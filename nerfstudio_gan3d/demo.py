@@ -14,8 +14,8 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.scripts.train import _set_random_seed
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from nerfstudio_gan3d.cli_options import MeshOptions, SampleOptions
 from nerfstudio_gan3d.export.commands import mesh, sample
+from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
 
 METHOD = "gan3d-ballgan-tiny"

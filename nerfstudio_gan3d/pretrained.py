@@ -1,9 +1,9 @@
 """Checkpoints that travel: a generator's weights in half precision with what it takes to open them.
 
-A bundle is a safetensors file: the moving average of the generator, some cameras of its data set,
-and a JSON text in the header with method, model settings, progress, figures and licence. Unpacked
-it is a run like any other to ns-viewer, ns-render, ns-export, ns-eval and `gan3d`, but not to
-ns-train.
+A bundle is a safetensors file: the moving average of the generator, some cameras of its data set
+(and label maps, where Scenes are made from them), and a JSON text in the header with method, model
+settings, progress, figures and licence. Unpacked it is a run like any other to ns-viewer,
+ns-render, ns-export, ns-eval and `gan3d`, but not to ns-train.
 
     python -m nerfstudio_gan3d.pretrained RUN FILE --figures figures.json
 """
@@ -46,6 +46,7 @@ HEADER = "gan3d"
 LICENCE = "Apache-2.0"
 GENERATOR = "generator."
 DATA = "datamanager."
+LABELS = "label_store."
 SMALL = 1024
 """Tensors with fewer elements stay in full precision: they weigh nothing, and biases and means
 matter."""
@@ -104,6 +105,7 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
     model = fresh_model(config)
     try:
         check_fits(model.generator, generator)
+        _load_label_store(model, _with_prefix(tensors, LABELS))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.generator.load_state_dict(generator)
@@ -153,6 +155,9 @@ def bundle(
         GENERATOR + name: _halved(value) for name, value in opened.generator.state_dict().items()
     }
     tensors |= {name: value for name, value in saved.items() if name.startswith(DATA)}
+    if opened.model.label_store is not None:
+        kept = opened.model.label_store.state_dict()
+        tensors |= {LABELS + name: value for name, value in kept.items()}
     try:
         measured = None if figures is None else json.loads(figures.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -217,6 +222,14 @@ def write_run(config: UnpackedRunConfig, checkpoint: Mapping[str, Any]) -> None:
     save_atomic(checkpoint, checkpoint_path(config.get_checkpoint_dir(), checkpoint["step"]))
     with replaced(config.folder / CONFIG_NAME) as temporary:
         temporary.write_text(yaml.dump(config), encoding="utf-8")
+
+
+def _load_label_store(model: GanModel, maps: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless these are the label maps of the model, or none for one without."""
+    store = model.label_store
+    check_fits(torch.nn.Module() if store is None else store, maps)
+    if store is not None:
+        store.load_state_dict(maps)
 
 
 def _halved(value: Tensor) -> Tensor:

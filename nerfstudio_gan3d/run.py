@@ -19,8 +19,10 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
-from nerfstudio_gan3d.cli_options import PictureOutput
-from nerfstudio_gan3d.latents import SceneRequest, request_latents
+from nerfstudio_gan3d.data.label_maps import read_label_file
+from nerfstudio_gan3d.export.options import PictureOutput
+from nerfstudio_gan3d.latents import LabelView, SceneRequest, request_latents
+from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
@@ -68,9 +70,62 @@ class Run:
 
     @torch.no_grad()
     def scene(self, request: SceneRequest | None = None) -> Scene:
-        """The Scene of a request (seed 0 by default); raises ValueError for levels it does not
-        have."""
-        return self.generator.scene(request_latents(self.generator, request or SceneRequest()))
+        """The Scene of a request (seed 0 by default); raises ValueError for levels or label maps
+        that the model does not have."""
+        return self.generator.scene(
+            request_latents(self.generator, request or SceneRequest(), self.model.label_store)
+        )
+
+    def labels(self, asked: str = "labels") -> LabelConfig:
+        """What the label maps of a labelled model hold.
+
+        Raises:
+            ValueError: If the model has no labels; the sentence begins with what was ``asked`` for.
+        """
+        if self.generator.labels is None:
+            raise ValueError(
+                f"{asked}: {self.folder} is a run of {self.config.method_name}, a method without "
+                "labels; leave it out, or open a run that learned from label maps"
+            )
+        return self.generator.labels
+
+    def label_view(
+        self,
+        source: int | str | Path,
+        azimuth_deg: float | None = None,
+        elevation_deg: float | None = None,
+    ) -> LabelView:
+        """A label map that a Scene can be made from, and where it is seen from.
+
+        Args:
+            source: Number of a map that the checkpoint keeps, which has a camera of its own; or a
+                file: class ids, class colours, or an edge map, of the size of the run's images.
+            azimuth_deg: Where a file's map is seen from, as in `orbit`; None is the front (0).
+            elevation_deg: The same; None is 0.
+
+        Raises:
+            ValueError: If the model has no labels, keeps no such map, or cannot use the file; or if
+                a kept map is to be seen from somewhere else.
+        """
+        labels = self.labels(f"label map {source}")
+        store = self.model.label_store
+        assert store is not None
+        if isinstance(source, int):
+            if azimuth_deg is not None or elevation_deg is not None:
+                raise ValueError(
+                    f"label map {source}: a kept map is seen from its own camera; give no angles"
+                )
+            return store.view(source)
+        assert labels.kind != "none"
+        found = read_label_file(
+            Path(source),
+            labels.kind,
+            labels.channels,
+            labels.palette,
+            self.settings.image_resolution,
+        )
+        pose = self.orbit([azimuth_deg or 0.0], elevation_deg or 0.0)
+        return LabelView(torch.from_numpy(found)[None, None].to(self.device), pose)
 
     def orbit(
         self, azimuth_deg: Sequence[float], elevation_deg: float = 15.0
@@ -113,14 +168,19 @@ class Run:
             labels: Cameras, for example from `orbit`.
             outputs: Names of outputs. Colours are RGB in 0..1; depth is the distance from the
                 camera in object-world units; accumulation is the foreground's opacity; normals are
-                (n + 1) / 2 in nerfstudio's world.
+                (n + 1) / 2 in nerfstudio's world; labels are classes in exactly their colours, or
+                grey edges.
             size: Side of the images in pixels; None is the size that the run was trained for.
             backdrop: What stands behind the foreground; None is the Scene's own background in rgb
                 and white in foreground.
+
+        Raises:
+            ValueError: If labels are asked of a model that has none.
         """
+        if "labels" in outputs:
+            self.labels("labels")
         side = size or self.settings.image_resolution
-        shown = None if "normals" in outputs else "rgb"
-        renderer = SceneOutputs(self.generator, scene, backdrop or Backdrop(), shown)
+        renderer = SceneOutputs(self.generator, scene, backdrop or Backdrop(), set(outputs))
         found: dict[str, list[Tensor]] = {name: [] for name in outputs}
         for label in labels.split(1):
             camera = labels_to_cameras(label, side, side)

@@ -39,16 +39,17 @@ class FieldSamples:
     features: Float[Tensor, "b n f"]
     """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are
     RGB."""
-    label_logits: Float[Tensor, "b n c"] | None = None
-    """Unnormalised class scores of methods that know labels; with super-resolution of labels
-    further label features follow them. Edge maps have one value in [0, 1] in their place."""
+    labels: Float[Tensor, "b n c"] | None = None
+    """What methods that know labels say about each class, as it is composited: the classes' shares,
+    or scores in published networks. Edge maps have one value in [0, 1] in their place. With
+    super-resolution of labels further label features follow."""
 
     @property
     def channels(self) -> Float[Tensor, "b n k"]:
         """Everything that is composited along rays: colour features, then those of labels."""
-        if self.label_logits is None:
+        if self.labels is None:
             return self.features
-        return torch.cat([self.features, self.label_logits], dim=-1)
+        return torch.cat([self.features, self.labels], dim=-1)
 
 
 def activate_density(raw: Float[Tensor, "*shape"], scale: float = 1.0) -> Float[Tensor, "*shape"]:

@@ -101,6 +101,40 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
                 {},
             ),
         ),
+        (
+            f"sample --load-config {CONFIG} --output a.mp4 --inputs 0-2 --images 9 --input-file "
+            f"{__file__} --input-azimuth -90 --interpolate labels",
+            (
+                "sample",
+                (
+                    SampleOptions(
+                        load_config=Path(CONFIG),
+                        output=Path("a.mp4"),
+                        inputs="0-2",
+                        images="9",
+                        input=Path(__file__),
+                        input_azimuth=-90.0,
+                        interpolate="labels",
+                    ),
+                ),
+                {},
+            ),
+        ),
+        (
+            f"mesh --load-config {CONFIG} --output a.ply --color labels --input 4",
+            (
+                "mesh",
+                (
+                    MeshOptions(
+                        load_config=Path(CONFIG),
+                        output=Path("a.ply"),
+                        color="labels",
+                        input=4,
+                    ),
+                ),
+                {},
+            ),
+        ),
     ],
 )
 def test_options_reach_their_function(
@@ -128,6 +162,69 @@ def test_options_reach_their_function(
         (f"sample --load-config {CONFIG} --output a --seeds 5-2", "5-2"),
         (f"sample --load-config {CONFIG} --output a --outputs rgb,colour", "'colour'"),
         (f"sample --load-config {CONFIG} --output a --views 0", "--views is 0"),
+        (f"sample --load-config {CONFIG} --output a.mp4", ".mp4 goes with --turntable"),
+        (
+            f"sample --load-config {CONFIG} --output a.png --interpolate appearance",
+            ".png goes without --interpolate",
+        ),
+        (f"sample --load-config {CONFIG} --output a --inputs 0-16", "--inputs has 16"),
+        (f"sample --load-config {CONFIG} --output a --inputs 1,x", "'x' is neither a number"),
+        (f"sample --load-config {CONFIG} --output a --images 9-2", "--images has the range 9-2"),
+        (f"sample --load-config {CONFIG} --output a --input no.png", "--input is no.png"),
+        (
+            f"sample --load-config {CONFIG} --output a --input {__file__} --input-azimuth 361",
+            "--input-azimuth is 361.0; it must lie between -360 and 360",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a --input {__file__} --input-elevation nan",
+            "--input-elevation is nan",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a --input-elevation 10",
+            "says where --input is seen from; give that file",
+        ),
+        (f"sample --load-config {CONFIG} --output a --mix-seed 3", "--mix-seed without --mix-lev"),
+        (f"sample --load-config {CONFIG} --output a --mix-levels 3", "--mix-levels without --mix"),
+        (
+            f"sample --load-config {CONFIG} --output a --mix-seed 1 --mix-levels 0-99",
+            "--mix-levels is '0-99'; at most 64",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a --mix-seed -1 --mix-levels 2",
+            "--mix-seed is -1",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a.mp4 --interpolate labels --inputs 3",
+            "needs at least two label maps",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a.mp4 --interpolate appearance --seeds 3",
+            "needs at least two seeds",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a.mp4 --interpolate appearance --views 1",
+            "--views is 1; with --interpolate",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a --interpolate appearance",
+            "--output is a; with --interpolate",
+        ),
+        (
+            f"sample --load-config {CONFIG} --output a.mp4 --interpolate appearance --mix-seed 1 "
+            "--mix-levels 1",
+            "--interpolate and --mix-seed: choose one",
+        ),
+        (f"mesh --load-config {CONFIG} --output a.ply --input 16", "--input has 16"),
+        (f"mesh --load-config {CONFIG} --output a.ply --input -1", "--input has -1"),
+        (f"mesh --load-config {CONFIG} --output a.ply --input-file no.png", "--input-file is no"),
+        (
+            f"mesh --load-config {CONFIG} --output a.ply --input 1 --input-file {__file__}",
+            "--input and --input-file: choose one",
+        ),
+        (
+            f"mesh --load-config {CONFIG} --output a.ply --input 1 --input-azimuth 5",
+            "says where --input-file is seen from",
+        ),
     ],
 )
 def test_impossible_values_are_refused_in_one_line(

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerfstudio_gan3d.export.options import MAXIMUM_SEEDS, parse_outputs, parse_seeds
+from nerfstudio_gan3d.export.options import (
+    KEPT_MAPS,
+    MAXIMUM_SEEDS,
+    parse_levels,
+    parse_outputs,
+    parse_seeds,
+)
+from nerfstudio_gan3d.latents import STORED_MAPS
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,17 @@ def test_too_many_seeds_are_refused_before_they_are_listed() -> None:
 def test_outputs() -> None:
     assert parse_outputs("rgb") == ("rgb",)
     assert parse_outputs("rgb, foreground,depth") == ("rgb", "foreground", "depth")
+    assert parse_outputs("labels,rgb") == ("labels", "rgb")
     for text in ("", "rgb,", "RGB", "rgb;depth"):
         with pytest.raises(ValueError, match="--outputs"):
             parse_outputs(text)
+
+
+def test_levels_are_read_as_seeds_are_under_their_own_name() -> None:
+    assert parse_levels("4-7,9") == [4, 5, 6, 7, 9]
+    with pytest.raises(ValueError, match="--mix-levels is 'all'"):
+        parse_levels("all")
+
+
+def test_the_kept_maps_are_those_of_a_checkpoint() -> None:
+    assert KEPT_MAPS == STORED_MAPS

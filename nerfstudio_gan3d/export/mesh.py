@@ -17,6 +17,7 @@ from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 from trimesh.visual import ColorVisuals
 
+from nerfstudio_gan3d.data.palettes import Palette, colorize
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.level import half_opaque_level, raw_of_density
 from nerfstudio_gan3d.scene import Scene
@@ -157,13 +158,40 @@ def vertex_colors(
     return torch.cat(colors).numpy()
 
 
+def vertex_labels(
+    scene: Scene,
+    vertices: NDArray[np.floating],
+    classes: int,
+    device: torch.device | str = "cpu",
+) -> NDArray[np.uint8]:
+    """Class with the highest score of the Scene at positions ``[V, 3]``; of equal ones the first.
+
+    Raises:
+        ValueError: If the Scene has not that many classes.
+    """
+    ids = []
+    with torch.no_grad():
+        for piece in torch.from_numpy(np.asarray(vertices)).float().split(POINTS_PER_QUERY):
+            found = scene.field.query(piece[None].to(device)).labels
+            known = 0 if found is None else found.shape[-1]
+            if found is None or known < classes:
+                raise ValueError(
+                    f"{classes} classes are to be coloured, but the Scene knows {known}; leave the "
+                    "labels out"
+                )
+            # Label features that super-resolution takes stand behind those of the classes.
+            ids.append(found[0, :, :classes].argmax(-1).to(torch.uint8).cpu())
+    return torch.cat(ids).numpy()
+
+
 def extract_mesh(
     scene: Scene,
     resolution: int = 128,
     level: float | Literal["auto"] = "auto",
-    color: Literal["rgb", "none"] = "rgb",
+    color: Literal["rgb", "labels", "none"] = "rgb",
     largest_component: bool = False,
     device: torch.device | str = "cpu",
+    palette: Palette = (),
 ) -> trimesh.Trimesh:
     """The surface of one Scene, object-world units, y up.
 
@@ -171,12 +199,16 @@ def extract_mesh(
         scene: One Scene (B = 1).
         resolution: Cells along the longest side of the Scene's box.
         level: Density of the surface, per unit length; auto is `half_opaque_level`.
-        color: rgb gives every vertex the Scene's colour at its place.
+        color: rgb gives every vertex the Scene's colour at its place, labels the colour of the
+            class with the highest score there. The class ids are then the vertex attribute
+            ``label``.
         largest_component: Keep only the connected part with the largest area.
         device: Where the Scene's tensors are.
+        palette: An RGB colour, 0 to 255, for each class; for color labels.
 
     Raises:
-        ValueError: If there is no surface at the level, or no level at which there is one.
+        ValueError: If there is no surface at the level, no level at which there is one, or the
+            Scene has no such classes.
     """
     grid = density_grid(scene, resolution, device)
     if level == "auto":
@@ -187,6 +219,12 @@ def extract_mesh(
     if color == "rgb":
         colors = vertex_colors(scene, mesh.vertices, device)
         mesh.visual = ColorVisuals(mesh, vertex_colors=colors)
+    elif color == "labels":
+        if not palette:
+            raise ValueError("color labels: give the palette, one colour a class")
+        ids = vertex_labels(scene, mesh.vertices, len(palette), device)
+        mesh.visual = ColorVisuals(mesh, vertex_colors=colorize(ids[None], palette)[0])
+        mesh.vertex_attributes["label"] = ids
     mesh.metadata["density_level"] = float(level)
     return mesh
 
@@ -196,7 +234,8 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
 
     Colours are those of the images (sRGB) in PLY and OBJ; glTF defines vertex colours as linear
     light, so they are converted for GLB. All formats keep the object world's axes, y up with the
-    front towards +z, which is also glTF's convention.
+    front towards +z, which is also glTF's convention. Class ids, where vertices have them, are the
+    integer property ``label`` of PLY.
 
     Raises:
         ValueError: If the ending is another one, or ``path`` is a folder.
@@ -213,6 +252,8 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
 
 def _glb(mesh: trimesh.Trimesh) -> bytes:
     linear = mesh.copy()
+    # glTF demands four bytes for each vertex of an attribute; the classes show in the colours.
+    linear.vertex_attributes.clear()
     if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
         colors = np.asarray(mesh.visual.vertex_colors).copy()
         light = colors[:, :3] / 255.0

@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from nerfstudio_gan3d.cli_options import PictureOutput
 from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.export.options import PictureOutput
 from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
 
@@ -62,7 +62,8 @@ def tiles(
 ) -> dict[PictureOutput, UInt8[np.ndarray, "v h w 3"]]:
     """Pictures of one Scene (B = 1) from V cameras: for each output an RGB picture per camera.
 
-    The foreground stands before white, depth is coloured (`color_depth`), accumulation is grey.
+    The foreground stands before white, depth is coloured (`color_depth`), accumulation is grey,
+    labels have exactly the colours of their classes.
     """
     found = run.render(scene, labels, [*outputs, "accumulation", "depth"], size)
     pictures: dict[PictureOutput, np.ndarray] = {}
@@ -101,12 +102,17 @@ def grid(blocks: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "row
     return _join([_join(row, axis=1) for row in rows], axis=0)
 
 
-def turntable(
-    run: Run, scene: Scene, frames: int, outputs: Sequence[PictureOutput], size: int | None = None
-) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Frames of one full turn about a Scene (B = 1), outputs side by side."""
-    for label in run.orbit(azimuths(frames), ELEVATION_DEG).split(1):
-        yield block(tiles(run, scene, label, outputs, size))
+def table(
+    heads: Sequence[UInt8[np.ndarray, "side side 3"]],
+    rows: Sequence[Sequence[UInt8[np.ndarray, "h w 3"]]],
+) -> UInt8[np.ndarray, "rows columns 3"]:
+    """Rows of blocks of equal size, each behind the picture that belongs to the whole row."""
+    lines = []
+    for head, blocks in zip(heads, rows, strict=True):
+        missing = blocks[0].shape[0] - head.shape[0]
+        first = np.pad(head, ((0, missing), (0, 0), (0, 0)), constant_values=255)
+        lines.append(_join([first, *blocks], axis=1))
+    return _join(lines, axis=0)
 
 
 def write_png(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:

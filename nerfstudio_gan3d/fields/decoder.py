@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,6 +61,32 @@ class Decoder(nn.Module):
         return out[..., :1], colour_range(out[..., 1:])
 
 
+@dataclass(frozen=True)
+class LabelActivation:
+    """What the label features of a position are made into before they are composited along rays.
+
+    Scores are composited as they are in the published networks. A faint object then outvotes the
+    background behind it by high scores and need not become opaque. Shares cannot: what the
+    foreground says of a pixel weighs as much as its opacity.
+    """
+
+    kind: Literal["scores", "shares", "values"]
+    """scores: class scores, unchanged. shares: the classes' probabilities. values: in [0, 1], for
+    edge maps."""
+    classes: int
+    """Number of classes; further features, which super-resolution takes, stay as they are."""
+
+    def __call__(self, raw: Float[Tensor, "*n l"]) -> Float[Tensor, "*n l"]:
+        if self.kind == "values":
+            return colour_range(raw)
+        if self.kind == "scores":
+            return raw
+        shares = raw[..., : self.classes].softmax(-1)
+        if self.classes == raw.shape[-1]:
+            return shares
+        return torch.cat([shares, raw[..., self.classes :]], dim=-1)
+
+
 class LabelDecoder(nn.Module):
     """Two small networks side by side: feature -> colour, and feature -> density and labels.
 
@@ -68,8 +97,8 @@ class LabelDecoder(nn.Module):
         in_dim: size of a position's feature.
         feature_dim: colour features.
         label_dim: label features.
+        activation: of the label features.
         hidden_dim: width of both networks.
-        squash: label features are values in [0, 1] (edge maps) and not class scores.
         dead_row: the colour network has one more output, which is not used, as official weights
             have it.
     """
@@ -79,12 +108,12 @@ class LabelDecoder(nn.Module):
         in_dim: int,
         feature_dim: int,
         label_dim: int,
+        activation: LabelActivation,
         hidden_dim: int = 64,
-        squash: bool = False,
         dead_row: bool = False,
     ) -> None:
         super().__init__()
-        self.squash, self.dead_row = squash, dead_row
+        self.activation, self.dead_row = activation, dead_row
         self.hidden = FullyConnected(in_dim, hidden_dim)
         self.out = FullyConnected(hidden_dim, feature_dim + int(dead_row))
         self.label_hidden = FullyConnected(in_dim, hidden_dim)
@@ -101,7 +130,7 @@ class LabelDecoder(nn.Module):
         if self.dead_row:
             colour = colour[:, 1:]
         out = self.label_out(torch.nn.functional.softplus(self.label_hidden(flat)))
-        labels = colour_range(out[:, 1:]) if self.squash else out[:, 1:]
+        labels = self.activation(out[:, 1:])
         return (
             out[:, :1].unflatten(0, shape),
             colour_range(colour).unflatten(0, shape),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import colour_range
+from nerfstudio_gan3d.fields.decoder import LabelActivation, colour_range
 from nerfstudio_gan3d.fields.hash_encoding import (
     HashTable,
     Implementation,
@@ -78,7 +78,7 @@ class StyleHashGrid(nn.Module):
         label_dim: label features of a position; 0 for none. Density and labels then come from the
             decoder's hidden layers, and colours from a further layer behind them that has a latent
             of its own, the last one: it cannot move the surface.
-        squash_labels: label features are values in [0, 1], not class scores.
+        label_activation: of the label features, where there are any.
         mixing: bases are mixed "before" the lookup, once a Scene, or "after" it, once a position;
             the results are the same. "auto" mixes before with the PyTorch evaluator and up to 2^18
             entries, where reading fewer columns saves more than mixing whole tables costs.
@@ -106,7 +106,7 @@ class StyleHashGrid(nn.Module):
         init_std: float = 0.2,
         mixing: Mixing = "auto",
         label_dim: int = 0,
-        squash_labels: bool = False,
+        label_activation: LabelActivation | None = None,
     ) -> None:
         super().__init__()
         _check_option("modulation", modulation, Modulation)
@@ -136,14 +136,14 @@ class StyleHashGrid(nn.Module):
         self.films = nn.ModuleList(
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
         )
-        self.num_ws: int = len(self.styles) + len(self.films) + int(label_dim > 0)
+        self.num_ws: int = len(self.styles) + len(self.films) + int(label_activation is not None)
         self.hidden = nn.ModuleList(
             FullyConnected(in_dim, hidden_dim)
             for in_dim in (levels * features_per_level + 3, hidden_dim)
         )
-        self.squash_labels = squash_labels
+        self.label_activation = label_activation
         self.colour: nn.ModuleDict | None = None
-        if label_dim:
+        if label_activation is not None:
             self.colour = nn.ModuleDict(
                 {
                     "film": FullyConnected(w_dim, 2 * hidden_dim),
@@ -195,12 +195,11 @@ class StyleHashGrid(nn.Module):
             raw = raw + self.initial_density(positions)
         inside = positions.abs().amax(-1, keepdim=True) <= self.box_size / 2
         raw = torch.where(inside, raw, OUTSIDE_RAW_DENSITY)
-        if self.colour is None:
+        if self.colour is None or self.label_activation is None:
             return FieldSamples(raw, colour_range(out[..., 1:]))
         shown = _styled(self.colour["hidden"], hidden, prepared.colour)
         colour = self.colour["out"](shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
-        labels = colour_range(out[..., 1:]) if self.squash_labels else out[..., 1:]
-        return FieldSamples(raw, colour_range(colour), labels)
+        return FieldSamples(raw, colour_range(colour), self.label_activation(out[..., 1:]))
 
     @property
     def features_per_level(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import Decoder, LabelDecoder, initial_ball
+from nerfstudio_gan3d.fields.decoder import Decoder, LabelActivation, LabelDecoder, initial_ball
 from nerfstudio_gan3d.fields.gather import gather_rows
 from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork, drop_noise
 from nerfstudio_gan3d.scene import FieldSamples
@@ -111,7 +111,7 @@ class TriPlane(nn.Module):
         ball: start from `initial_ball`.
         axes: name in `PLANE_AXES`; auto is that of the conventions.
         label_dim: label features of a position; 0 for none.
-        squash_labels: label features are values in [0, 1], not class scores.
+        label_activation: of the label features, where there are any.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class TriPlane(nn.Module):
         ball: bool = True,
         axes: PlaneAxes = "auto",
         label_dim: int = 0,
-        squash_labels: bool = False,
+        label_activation: LabelActivation | None = None,
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
@@ -138,13 +138,13 @@ class TriPlane(nn.Module):
             channel_max=channel_max,
         )
         self.decoder: Decoder | LabelDecoder = Decoder(plane_channels, feature_dim, hidden_dim)
-        if label_dim:
+        if label_activation is not None:
             self.decoder = LabelDecoder(
                 plane_channels,
                 feature_dim,
                 label_dim,
+                label_activation,
                 hidden_dim,
-                squash_labels,
                 dead_row=conventions == "reference",
             )
         self.num_ws: int = self.synthesis.num_ws

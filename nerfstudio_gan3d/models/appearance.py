@@ -22,6 +22,9 @@ STARTS = 8
 """Seeds of which the best one starts the search."""
 LEARNING_RATE = 0.1
 """Of Adam, in standard deviations of the seeds' latents."""
+SOLIDITY = 4
+"""Pixels count with this power of their opacity alpha. In half transparent ones, along outlines,
+the photograph shows what is behind the thing as well, which no appearance of the thing explains."""
 
 
 def fit_appearance(
@@ -34,9 +37,9 @@ def fit_appearance(
     """The latent of appearance with which a label map's thing looks most like a photograph.
 
     The latents of the geometry are those of the label map and stay. The one that all other layers
-    share minimises the squared error ``|foreground - alpha * photograph|^2``, averaged over the
-    foreground: what the photograph shows behind the thing plays no part. Colours are compared as
-    they are rendered, without super-resolution. The search starts from the best of the mean and
+    share minimises the squared error ``|foreground - alpha * photograph|^2``, averaged with the
+    weights alpha^4: what the photograph shows behind the thing plays no part. Colours are compared
+    as they are rendered, without super-resolution. The search starts from the best of the mean and
     `STARTS` seeds, and returns the best latent that it came by.
 
     Args:
@@ -74,8 +77,9 @@ def fit_appearance(
         found = render(scene, *rays, generator.settings)
         # Detached, so that no error vanishes by making the thing transparent.
         alpha = found.accumulation.detach()
-        squared = (found.foreground[..., :3] - alpha * target).square().sum(-1)
-        return squared.sum() / (3 * alpha.sum()).clamp_min(1.0)
+        weight = alpha**SOLIDITY
+        squared = (found.foreground[..., :3] - alpha * target).square().sum(-1, keepdim=True)
+        return (weight * squared).sum() / (3 * weight.sum()).clamp_min(1e-6)
 
     with torch.no_grad():
         errors = torch.stack([error(start) for start in starts.split(1)])

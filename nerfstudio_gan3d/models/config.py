@@ -156,9 +156,6 @@ class LabelConfig:
     """Channels of the label encoder at size s are min(encoder_base / s, encoder_max)."""
     encoder_max: int = 512
     """Largest number of channels of the label encoder."""
-    behind: float = 10.0
-    """seg: score of class 0 (background) where a ray meets nothing; other classes have 0. edge:
-    nothing is paper, whatever this says. Reference conventions ignore it."""
     class_names: tuple[str, ...] = ()
     """Names of the classes; empty takes those of the data set."""
     palette: tuple[tuple[int, int, int], ...] = ()

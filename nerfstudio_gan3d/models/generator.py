@@ -38,6 +38,10 @@ RAY_CHANNELS = 6
 """Origin and direction of a pixel's ray."""
 
 
+SMALL_SHARE = 1e-3
+"""Added to the share of each class before its logarithm, which keeps gradients bounded."""
+
+
 class Latents(NamedTuple):
     """Intermediate latents w, one a layer."""
 
@@ -317,14 +321,16 @@ class Generator(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         """All label features as an image, and those that are the labels themselves.
 
-        The published code brings them to [-1, 1] as if they were colours, class scores, too.
+        Labels are class scores: of composited shares, their logarithm. The published code
+        composites scores, and brings them to [-1, 1] as if they were colours.
         """
         if rendering.labels is None or self.labels is None:
             return None, None
         features = rendering.labels.mT.unflatten(2, (height, width))
         if self.labels.kind == "edge" or self.conventions == "reference":
             features = features * 2 - 1
-        return features, features[:, : self.labels.channels]
+            return features, features[:, : self.labels.channels]
+        return features, (features[:, : self.labels.channels] + SMALL_SHARE).log()
 
     def forward(self, condition: Condition, labels: Float[Tensor, "b 25"]) -> Images:
         """Conditions straight to images, deterministic."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nerfstudio_gan3d.fields.decoder import initial_ball
+from nerfstudio_gan3d.fields.decoder import LabelActivation, initial_ball
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.config import (
@@ -29,7 +29,7 @@ def make_field(
     label_dim: int = 0,
 ) -> TriPlane | StyleHashGrid:
     """The foreground's field; ``label_dim`` label features (0: none)."""
-    squash = labels is not None and labels.kind == "edge"
+    activation = None if labels is None else label_activation(labels, conventions)
     if representation == "triplane":
         planes = field.triplane
         return TriPlane(
@@ -44,7 +44,7 @@ def make_field(
             field.initial_ball,
             planes.axes,
             label_dim,
-            squash,
+            activation,
         )
     grid = field.hashgrid
     return StyleHashGrid(
@@ -61,7 +61,7 @@ def make_field(
         implementation=grid.implementation,
         initial_density=initial_ball if field.initial_ball else None,
         label_dim=label_dim,
-        squash_labels=squash,
+        label_activation=activation,
     )
 
 
@@ -101,15 +101,22 @@ def labels_behind(
 ) -> tuple[float, ...]:
     """Label features of a ray that ends in nothing.
 
-    They say background, or paper. The published code gives them the brightness that colours have
-    there, which says no class at all.
+    They say background (class 0), or paper. The published code gives them the brightness that
+    colours have there, which says no class at all.
     """
     count = label_features(labels, direct)
     if conventions == "reference":
         return (float(white_back),) * count
     if labels.kind == "edge":
         return (1.0,) * count
-    return (labels.behind,) + (0.0,) * (count - 1)
+    return (1.0,) + (0.0,) * (count - 1)
+
+
+def label_activation(labels: LabelConfig, conventions: Conventions) -> LabelActivation:
+    """How label features are composited."""
+    if labels.kind == "edge":
+        return LabelActivation("values", 1)
+    return LabelActivation("scores" if conventions == "reference" else "shares", labels.classes)
 
 
 def geometry_layers(labels: LabelConfig, field: TriPlane | StyleHashGrid) -> int:

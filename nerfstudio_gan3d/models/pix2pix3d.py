@@ -62,14 +62,17 @@ def pix2pix3d_tiny() -> GanModelConfig:
     """Segmentation maps, 64 px on two CPU cores: BallGAN's small networks, sphere included, since
     photographs have backgrounds; L1 in the place of LPIPS, whose network is larger than ours."""
     config = ballgan_tiny()
-    config.labels = LabelConfig(kind="seg", encoder_base=1024, encoder_max=128)
+    # The published model lets the map decide all layers up to 32 texels, the side of these planes;
+    # the last two of their eight latents are left to the appearance.
+    config.labels = LabelConfig(kind="seg", geometry_layers=6, encoder_base=1024, encoder_max=128)
     config.label_losses = LabelLossConfig(
         adversarial=0.5,
         adversarial_colours=True,
         image_l1=1.0,
         lpips=0.0,
+        labels=5.0,
         cross_view=0.01,
-        cross_view_interval=4,
+        cross_view_interval=8,
     )
     config.schedule.crop_start_kimg = 30.0
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nerfstudio_gan3d.method_configs.pix2pix3d import (
@@ -14,6 +15,7 @@ from nerfstudio_gan3d.method_configs.pix2pix3d import (
 from nerfstudio_gan3d.pretrained import fresh_model
 from nerfstudio_gan3d.run import MODEL_PREFIX, Run, load_run
 from nerfstudio_gan3d.training.checkpoints import checkpoint_path, save_atomic
+from tests.data.sets import encode, files, write_folder
 from tests.training.micro import data_set, micro_config, trainer
 
 STEPS = 20
@@ -21,6 +23,7 @@ LABELLED_STEPS = 4
 LABELLED_OPTIONS = {
     "pipeline__model__labels__encoder_base": 128,
     "pipeline__model__labels__encoder_max": 8,
+    "pipeline__model__labels__geometry_layers": 2,
     "pipeline__evaluation__num_samples": 8,
 }
 
@@ -50,12 +53,23 @@ def run(trained: Path) -> Run:
     return load_run(trained)
 
 
+def things(index: int) -> np.ndarray:
+    """A label map: a body of class 1 with a wheel of class 2, another one for each index."""
+    ids = np.zeros((16, 16), np.uint8)
+    ids[4 : 8 + index // 2, 2 : 14 - index % 4] = 1
+    ids[9:12, 3 + index // 3 : 6 + index // 3] = 2
+    return ids
+
+
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """config.yml of a micro pix2pix3D of three classes; its data set is still there."""
     folder = tmp_path_factory.mktemp("labelled")
+    content = files(10, 16)
+    for index, name in enumerate(sorted(name for name in content if name.startswith("label/"))):
+        content[name] = encode(things(index))
     config = micro_config(
-        data_set(folder / "data" / "set"),
+        write_folder(folder / "data" / "set", content),
         folder / "outputs",
         gan3d_pix2pix3d_tiny,
         max_num_iterations=LABELLED_STEPS,

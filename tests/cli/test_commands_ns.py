@@ -104,6 +104,31 @@ def test_render_camera_path(trained: Path, run: Run, tmp_path: Path) -> None:
     assert np.abs(frames[0].mean() / 255 - float(direct.mean())) < 0.05
 
 
+def test_labels_are_rendered_and_exported(
+    labelled: Path, labelled_run: Run, tmp_path: Path
+) -> None:
+    file = camera_path(labelled_run, 2)
+    RenderCameraPath(
+        labelled,
+        tmp_path / "a",
+        rendered_output_names=["rgb", "labels"],
+        image_format="png",
+        camera_path_filename=file,
+        output_format="images",
+    ).main()
+    frames = [mediapy.read_image(path) for path in sorted((tmp_path / "a").iterdir())]
+    assert [frame.shape for frame in frames] == [(SIDE, 2 * SIDE, 3)] * 2
+    palette = {(0, 0, 0), (255, 0, 0), (0, 0, 255)}
+    for frame in frames:
+        colors = {tuple(color) for color in frame[:, SIDE:].reshape(-1, 3).tolist()}
+        assert colors <= palette
+        assert len(colors) > 1
+    ExportPointCloud(
+        labelled, tmp_path, 500, normal_method="model_output", num_rays_per_batch=1024
+    ).main()
+    assert len(trimesh.load(tmp_path / "point_cloud.ply").vertices) > 400  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("source", ["eval", "train"])
 def test_render_interpolate(
     trained: Path, tmp_path: Path, source: Literal["eval", "train"]

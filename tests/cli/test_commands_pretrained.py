@@ -49,6 +49,47 @@ def test_an_unpacked_run_shows_the_same(file: Path, run: Run, tmp_path: Path) ->
         torch.testing.assert_close(value, opened.generator.state_dict()[name], rtol=0, atol=0)
 
 
+def test_a_labelled_run_brings_its_label_maps(
+    labelled: Path, labelled_run: Run, tmp_path: Path
+) -> None:
+    bundle(labelled, tmp_path / "labelled.safetensors")
+    unpack_file(tmp_path / "labelled.safetensors", tmp_path / "unpacked")
+    opened = load_run(tmp_path / "unpacked")
+    assert opened.settings == labelled_run.settings
+    found, kept = opened.model.label_store, labelled_run.model.label_store
+    assert found is not None
+    assert kept is not None
+    assert torch.equal(found.maps, kept.maps)
+    assert torch.equal(found.poses, kept.poses)
+    assert found.maps.unique().tolist() == [0, 1, 2]
+    request, cameras = SceneRequest(2, label=9), labelled_run.label_view(9).pose
+    pictures = [
+        one.render(one.scene(request), cameras, ["rgb", "labels"]) for one in (opened, labelled_run)
+    ]
+    assert (pictures[0]["rgb"] - pictures[1]["rgb"]).abs().max() < 0.5 / 255
+    # Weights are kept in 16 bits: where two scores are nearly equal, rounding decides.
+    apart = (pictures[0]["labels"] != pictures[1]["labels"]).any(-1)
+    assert apart.float().mean() < 0.02
+    # Without them it is no bundle of such a model, and no other model takes them.
+    header, tensors = pretrained.read_bundle(tmp_path / "labelled.safetensors")
+    maps = tensors.pop("label_store.maps")
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other, {"gan3d": json.dumps(header)})
+    with pytest.raises(ValueError, match="1 missing: maps"):
+        unpack_file(other, tmp_path / "a")
+    assert maps.dtype == torch.uint8
+
+
+def test_a_bundle_without_labels_takes_no_label_maps(file: Path, tmp_path: Path) -> None:
+    header, tensors = pretrained.read_bundle(file)
+    assert not any(name.startswith("label_store") for name in tensors)
+    other = tmp_path / "other.safetensors"
+    tensors["label_store.maps"] = torch.zeros(16, 1, 8, 8, dtype=torch.uint8)
+    save_file(tensors, other, {"gan3d": json.dumps(header)})
+    with pytest.raises(ValueError, match="1 surplus: maps"):
+        unpack_file(other, tmp_path / "a")
+
+
 def test_the_bundled_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "ballgan-cars64"
     folder = tmp_path / "my cars"

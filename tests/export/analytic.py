@@ -39,6 +39,21 @@ class Full:
         return FieldSamples(torch.full_like(positions[..., :1], self.raw), color_at(positions))
 
 
+@dataclass(frozen=True)
+class Parts(Balls):
+    """The same of three classes: 1 left of the middle (x < 0), 2 right of it, 0 above y = 0.2.
+
+    Two more label features, which are no scores, are larger than all scores.
+    """
+
+    def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+        found = super().query(positions)
+        x, y, _ = positions.unbind(-1)
+        scores = torch.stack([20 * (y - 0.2), -x, x], dim=-1)
+        logits = torch.cat([scores, torch.full_like(positions[..., :2], 99.0)], dim=-1)
+        return FieldSamples(found.raw_density, found.features, logits)
+
+
 def color_at(positions: Tensor) -> Tensor:
     """RGB that is the position within the unit box."""
     return positions + 0.5

@@ -15,10 +15,11 @@ from trimesh.visual import ColorVisuals
 from nerfstudio_gan3d.export.level import raw_of_density
 from nerfstudio_gan3d.export.mesh import density_grid, extract_mesh, write_mesh
 from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene, activate_density
-from tests.export.analytic import Balls, Full, scene_of
+from tests.export.analytic import Balls, Full, Parts, scene_of
 
 CELLS = 40
 HALF_CELL = 0.5 / CELLS
+PALETTE = ((250, 250, 240), (204, 0, 0), (0, 0, 30))
 # The density at the surface of `Balls`: softplus(1 - 1).
 SURFACE = math.log(2)
 
@@ -154,6 +155,53 @@ def test_files_keep_shape_and_colour(tmp_path, suffix):
     # Eight bits of light are coarse in the dark; no colour of this ball is darker than 0.2.
     assert np.abs(colors - expected).max() < 0.01
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def parts_at(vertices: np.ndarray) -> np.ndarray:
+    """Classes of `Parts`, -1 where two scores are equal up to rounding."""
+    x, y, _ = vertices.T
+    ids = np.where(20 * (y - 0.2) > np.abs(x), 0, np.where(x > 0, 2, 1))
+    margin = np.minimum(np.abs(20 * (y - 0.2) - np.abs(x)), np.abs(x))
+    return np.where(margin < 1e-5, -1, ids)
+
+
+def test_vertices_have_the_class_with_the_highest_score():
+    mesh = extract_mesh(scene_of(Parts()), CELLS, SURFACE, "labels", palette=PALETTE)
+    ids = mesh.vertex_attributes["label"]
+    expected = parts_at(np.asarray(mesh.vertices))
+    known = expected >= 0
+    assert known.mean() > 0.9
+    np.testing.assert_array_equal(ids[known], expected[known])
+    assert set(ids.tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(colors_of(mesh)[:, :3], np.array(PALETTE)[ids])
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_files_keep_classes(tmp_path, suffix):
+    path = tmp_path / f"parts{suffix}"
+    mesh = extract_mesh(scene_of(Parts()), 16, SURFACE, "labels", palette=PALETTE)
+    write_mesh(mesh, path)
+    loaded = trimesh.load(path, force="mesh", process=False)
+    assert isinstance(loaded, trimesh.Trimesh)
+    colors = glb_colors(path) if suffix == ".glb" else colors_of(loaded)
+    order = trimesh.proximity.ProximityQuery(mesh).vertex(loaded.vertices)[1]
+    ids = mesh.vertex_attributes["label"][order]
+    palette = np.array(PALETTE)
+    if suffix == ".glb":
+        # glTF stores light: 250, 204, 30 and 0 of sRGB, each worked out by hand.
+        palette = np.array([[244, 244, 222], [154, 0, 0], [0, 0, 3]])
+    np.testing.assert_array_equal(colors[:, :3], palette[ids])
+    if suffix == ".ply":
+        header = path.read_bytes().split(b"end_header")[0]
+        assert b"property uchar label" in header
+        np.testing.assert_array_equal(loaded.metadata["_ply_raw"]["vertex"]["data"]["label"], ids)
+
+
+def test_classes_that_a_scene_does_not_have_are_refused():
+    _refused(scene_of(Balls()), "3 classes are to be coloured", color="labels", palette=PALETTE)
+    many = [(i, i, i) for i in range(6)]
+    _refused(scene_of(Parts()), "the Scene knows 5", color="labels", palette=many)
+    _refused(scene_of(Parts()), "give the palette", color="labels")
 
 
 def test_glb_is_matte_with_normals(tmp_path):

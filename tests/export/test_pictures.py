@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from nerfstudio_gan3d.export.pictures import azimuths, block, color_depth, grid, write_video
+from nerfstudio_gan3d.export.pictures import (
+    azimuths,
+    block,
+    color_depth,
+    grid,
+    table,
+    write_video,
+)
 
 
 def flat(value: int, height: int = 2, width: int = 2) -> np.ndarray:
@@ -51,6 +58,18 @@ def test_grids_are_nearly_square(
     assert joined[0, 0, 0] == 0
     if count == 5:
         assert joined[-1, -1, 0] == 255
+
+
+def test_a_table_has_a_picture_before_each_row() -> None:
+    rows = [[flat(1, 4), flat(2, 4)], [flat(3, 4), flat(4, 4)]]
+    joined = table([flat(5), flat(6)], rows)
+    # Pictures of two pixels, blocks of 4 x 2, gaps of two.
+    assert joined.shape == (4 + 2 + 4, 2 + 2 + 2 + 2 + 2, 3)
+    assert joined[0, :, 0].tolist() == [5, 5, 255, 255, 1, 1, 255, 255, 2, 2]
+    assert joined[6, ::4, 0].tolist() == [6, 3, 4]
+    # Below the picture, which is lower than its row, there is nothing.
+    assert (joined[2:6, :2] == 255).all()
+    assert (joined[8:, :2] == 255).all()
 
 
 def test_depth_is_bright_where_it_is_near_and_white_where_nothing_is() -> None:

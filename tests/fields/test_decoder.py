@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from nerfstudio_gan3d.fields.decoder import Decoder, LabelDecoder, colour_range, initial_ball
+from nerfstudio_gan3d.fields.decoder import (
+    Decoder,
+    LabelActivation,
+    LabelDecoder,
+    colour_range,
+    initial_ball,
+)
 
 
 def test_colours_reach_a_little_beyond_zero_and_one() -> None:
@@ -47,7 +53,7 @@ def test_initial_ball_is_thickest_in_the_middle(radius: float, raw: float) -> No
 
 def test_label_decoder_is_two_networks_side_by_side() -> None:
     torch.manual_seed(0)
-    decoder = LabelDecoder(4, 3, 2, hidden_dim=8)
+    decoder = LabelDecoder(4, 3, 2, LabelActivation("scores", 2), hidden_dim=8)
     with torch.no_grad():
         decoder.label_out.weight.normal_()
     feature = torch.randn(2, 5, 4)
@@ -61,7 +67,7 @@ def test_label_decoder_is_two_networks_side_by_side() -> None:
 
 
 def test_colours_and_geometry_do_not_share_weights() -> None:
-    decoder = LabelDecoder(4, 3, 2, hidden_dim=8)
+    decoder = LabelDecoder(4, 3, 2, LabelActivation("scores", 2), hidden_dim=8)
     raw, colour, labels = decoder(torch.randn(1, 5, 4))
     colour.sum().backward()
     assert decoder.label_hidden.weight.grad is None
@@ -72,7 +78,7 @@ def test_colours_and_geometry_do_not_share_weights() -> None:
 
 def test_edge_labels_are_values_and_official_weights_have_a_row_that_says_nothing() -> None:
     torch.manual_seed(0)
-    decoder = LabelDecoder(4, 3, 2, hidden_dim=8, squash=True, dead_row=True)
+    decoder = LabelDecoder(4, 3, 2, LabelActivation("values", 1), hidden_dim=8, dead_row=True)
     assert decoder.out.weight.shape == (4, 8)
     feature = torch.randn(1, 5, 4) * 100
     _, before, labels = decoder(feature)
@@ -82,3 +88,11 @@ def test_edge_labels_are_values_and_official_weights_have_a_row_that_says_nothin
         decoder.out.weight[0] += 1
         decoder.out.bias[0] += 1
     assert torch.equal(decoder(feature)[1], before)
+
+
+def test_shares_are_probabilities_of_the_classes_alone() -> None:
+    raw = torch.tensor([[0.0, math.log(3.0), 7.0], [2.0, 2.0, -5.0]])
+    found = LabelActivation("shares", 2)(raw)
+    torch.testing.assert_close(found, torch.tensor([[0.25, 0.75, 7.0], [0.5, 0.5, -5.0]]))
+    assert torch.equal(LabelActivation("scores", 2)(raw), raw)
+    torch.testing.assert_close(LabelActivation("values", 1)(raw), colour_range(raw))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.fields import hashgrid
+from nerfstudio_gan3d.fields.decoder import LabelActivation
 from nerfstudio_gan3d.fields.hash_encoding import lookup
 from nerfstudio_gan3d.fields.hashgrid import (
     FILM_GAIN,
@@ -247,7 +248,15 @@ def test_tcnn_equals_torch_on_a_gpu(mixing) -> None:
 @pytest.mark.parametrize("modulation", ["basis", "both"])
 def test_the_latent_of_colours_cannot_move_the_surface(modulation: Modulation) -> None:
     torch.manual_seed(0)
-    grid = StyleHashGrid(6, 3, levels=2, bases=4, modulation=modulation, label_dim=2)
+    grid = StyleHashGrid(
+        6,
+        3,
+        levels=2,
+        bases=4,
+        modulation=modulation,
+        label_dim=2,
+        label_activation=LabelActivation("scores", 2),
+    )
     with torch.no_grad():
         grid.out.weight.normal_()
     ws = torch.randn(1, grid.num_ws, 6)
@@ -256,10 +265,10 @@ def test_the_latent_of_colours_cannot_move_the_surface(modulation: Modulation) -
     points = torch.rand(1, 20, 3) - 0.5
     one, two = (grid.query(grid.prepare(w), points) for w in (ws, other))
     assert torch.equal(one.raw_density, two.raw_density)
-    assert one.label_logits is not None
-    assert two.label_logits is not None
-    assert one.label_logits.shape == (1, 20, 2)
-    assert torch.equal(one.label_logits, two.label_logits)
+    assert one.labels is not None
+    assert two.labels is not None
+    assert one.labels.shape == (1, 20, 2)
+    assert torch.equal(one.labels, two.labels)
     assert not torch.allclose(one.features, two.features)
     changed = ws.clone()
     changed[:, 0] += 1

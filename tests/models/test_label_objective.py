@@ -264,3 +264,20 @@ def test_lpips_is_refused_until_its_network_is_loaded() -> None:
     found = step(objective, generator)
     assert 0 < float(found["lpips"]) < 2
     assert not any("perceptual" in name for name in objective.state_dict())
+
+
+def test_a_faint_object_cannot_outvote_what_is_behind_it() -> None:
+    generator, _ = build(config())
+    maps_in = encode_labels(maps(1), "seg", CLASSES)
+    condition = Condition(torch.randn(1, 16), torch.randn(1, 16), labels(1), maps_in)
+    decoder: Any = generator.field.decoder
+    with torch.no_grad():
+        # Everywhere class 2, as surely as can be, in a thin haze of one density.
+        decoder.label_out.weight.zero_()
+        decoder.label_out.bias.copy_(torch.tensor([-1.0, 0.0, 0.0, 1000.0]))
+        made = generator.render(generator.scene(generator.map(condition)), labels(1))
+    opacity = made.rendering.accumulation.mT.unflatten(2, (16, 16))[:, 0]
+    assert 0.05 < float(opacity.max()) < 0.9
+    shares = made.labels.exp() - 1e-3
+    torch.testing.assert_close(shares[:, 2], opacity, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(shares[:, 0], 1 - opacity, atol=1e-4, rtol=1e-4)

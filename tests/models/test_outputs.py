@@ -9,11 +9,13 @@ from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import labels_to_cameras, object_to_nerfstudio, orbit_labels
+from nerfstudio_gan3d.models import gan
+from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs, surface_normals
 from nerfstudio_gan3d.rendering.occupancy import build_occupancy
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
-from tests.models.tiny import LATENT, labels, make_generator
+from tests.models.tiny import LATENT, labels, make_generator, upsampled_config
 from tests.rendering import scenes
 
 BOUNDS = Bounds((1.0, 1.0, 1.0), near=1.0, far=3.0)
@@ -181,6 +183,51 @@ def test_only_what_is_shown_is_super_resolved() -> None:
     for name in ("rgb", "background"):
         assert shown[name].shape == every[name].shape
         assert not torch.allclose(shown[name], every[name], atol=1e-3)
+
+
+def test_several_outputs_can_be_shown() -> None:
+    generator = make_generator(super_resolution=True)
+    scene = generator.scene(
+        generator.map(Condition(torch.randn(1, LATENT), torch.randn(1, LATENT)))
+    )
+    every = SceneOutputs(generator, scene, Backdrop()).camera(front())
+    shown = SceneOutputs(generator, scene, Backdrop(), {"rgb", "foreground"}).camera(front())
+    for name in ("rgb", "foreground"):
+        assert torch.equal(shown[name], every[name])
+    assert not torch.allclose(shown["background"], every["background"], atol=1e-3)
+    assert (shown["normals"] == 0.5).all()
+
+
+def test_labels_are_super_resolved_where_they_are_shown() -> None:
+    config = replace(
+        upsampled_config(),
+        labels=LabelConfig("seg", 3, feature_dim=4, palette=((9, 8, 7), (0, 255, 0), (1, 2, 3))),
+    )
+    generator = gan.make_generator(config)
+    assert generator.superresolution_labels is not None
+    # Fresh weights are shy: the background's share would outweigh all they say.
+    with torch.no_grad():
+        for name, weight in generator.superresolution_labels.named_parameters():
+            if name.endswith("torgb.weight"):
+                weight.mul_(30)
+    condition = Condition(
+        torch.randn(1, LATENT), torch.randn(1, LATENT), labels(1), torch.rand(1, 3, 16, 16)
+    )
+    scene = generator.scene(generator.map(condition))
+    camera = labels_to_cameras(labels(1, seed=4), 16, 16)
+    found = SceneOutputs(generator, scene, Backdrop(), {"labels"}).camera(camera)["labels"]
+    own = generator.render(scene, labels(1, seed=4))
+    assert own.labels is not None
+    assert own.raw_labels is not None
+    palette = torch.tensor(config.labels.palette) / 255
+    expected = palette[own.labels[0].argmax(0)]
+    assert len(expected.flatten(0, 1).unique(dim=0)) > 1
+    # Where two scores are nearly equal, rounding decides.
+    assert (found != expected).any(-1).float().mean() < 0.02
+    raw = SceneOutputs(generator, scene, Backdrop(), "rgb").camera(camera)["labels"]
+    coarse = palette[own.raw_labels[0].argmax(0)].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    assert (raw != coarse).any(-1).float().mean() < 0.02
+    assert (coarse != expected).any()
 
 
 def test_rays_that_end_in_white_are_white_in_rgb() -> None:

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,9 +17,11 @@ from nerfstudio_gan3d.method_configs.pix2pix3d import (
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 from nerfstudio_gan3d.training.evaluation import LabelInputs, turned
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
+from tests.data.sets import encode
 from tests.training.micro import data_set, micro_config, trainer
 
 MICRO = {
+    "pipeline.model.labels.geometry_layers": 2,
     "pipeline.model.labels.encoder_base": 64,
     "pipeline.model.labels.encoder_max": 8,
     "pipeline.datamanager.dataparser.eval_fraction": 0.3,
@@ -76,6 +79,32 @@ def test_a_set_without_label_maps_is_refused_before_training(tmp_path: Path) -> 
     with pytest.raises(SystemExit) as stop:
         trainer(config)
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "pixels", "sentence"),
+    [
+        ("seg", np.full((16, 16), 3, np.uint8), "class id 3"),
+        ("seg", np.zeros((8, 8), np.uint8), "8 x 8 pixels"),
+        ("edge", np.tile(np.uint8([0, 128, 255]), (16, 16, 1)), "one grey channel"),
+    ],
+)
+def test_a_bad_label_map_ends_training_in_a_sentence(
+    tmp_path: Path,
+    kind: str,
+    pixels: np.ndarray,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = data_set(tmp_path / "data")
+    for file in sorted((data / "label").glob("**/*.png")):
+        file.write_bytes(encode(pixels))
+    method = gan3d_pix2pix3d_tiny if kind == "seg" else gan3d_pix2pix3d_edge_tiny
+    with pytest.raises(SystemExit) as stop:
+        trainer(micro_config(data, tmp_path / "out", method, max_num_iterations=2, **MICRO)).train()
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert sentence in " ".join((said.err + said.out).split())
 
 
 def test_the_published_weights_of_lpips_are_asked_for_before_training(

@@ -1,0 +1,288 @@
+"""Options of `gan3d mesh` and `gan3d sample`: plain dataclasses that import nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, cast, get_args
+
+from tyro.conf import arg
+
+from nerfstudio_gan3d.cli_options import check_truncation
+
+PictureOutput = Literal[
+    "rgb", "foreground", "background", "depth", "accumulation", "normals", "labels"
+]
+PICTURE_OUTPUTS: tuple[PictureOutput, ...] = get_args(PictureOutput)
+MESH_SUFFIXES = (".ply", ".obj", ".glb")
+MAXIMUM_SEEDS = 100_000
+KEPT_MAPS = 16
+"""Label maps that a checkpoint keeps: `latents.STORED_MAPS`, known here without torch."""
+MOST_LEVELS = 64
+"""No generator has as many latents w."""
+
+
+@dataclass
+class MeshOptions:
+    """Write one sample as a mesh, straight from the density of a trained checkpoint."""
+
+    load_config: Path
+    """The config.yml that training wrote."""
+    output: Path
+    """Mesh file; its ending chooses the format: .ply, .obj or .glb."""
+    seed: int = 0
+    """Seed of the latent z."""
+    truncation: float = 1.0
+    """Truncation psi: 1 is off, 0 is the mean shape."""
+    resolution: int = 128
+    """Cells of the marching-cubes grid along the longest side of the object's box."""
+    level: float | Literal["auto"] = "auto"
+    """Density of the surface; auto chooses the one that lies closest to where rays become half
+    opaque."""
+    color: Literal["rgb", "labels", "none"] = "rgb"
+    """Colour of the vertices; labels: that of the class with the highest score."""
+    largest_component: bool = False
+    """Keep only the largest connected part."""
+    input: int | None = None
+    """Label map that the sample is made from: number of one that the checkpoint keeps (default
+    0)."""
+    input_file: Path | None = None
+    """A label map of your own: PNG of class ids or class colours, or an edge map."""
+    input_azimuth: float | None = None
+    """Where --input-file is seen from, degrees: 0 is the front (default), 90 stands at +x."""
+    input_elevation: float | None = None
+    """The same, degrees above the horizon (default 0)."""
+
+    def validate(self) -> None:
+        """Raises ValueError if an option's value is impossible."""
+        check_truncation(self.truncation)
+        if self.output.suffix.lower() not in MESH_SUFFIXES:
+            raise ValueError(
+                f"--output is {self.output}; a mesh file must end in {', '.join(MESH_SUFFIXES)}."
+            )
+        if not 8 <= self.resolution <= 1024:
+            raise ValueError(
+                f"--resolution is {self.resolution}; it must lie between 8 and 1024 cells."
+            )
+        if self.level != "auto" and not 0.0 < self.level < float("inf"):
+            raise ValueError(
+                f"--level is {self.level}; it must be a positive density, or auto to choose one."
+            )
+        if self.input is not None and self.input_file is not None:
+            raise ValueError("--input and --input-file: choose one label map.")
+        if self.input is not None:
+            _check_kept("--input", [self.input])
+        _check_file("--input-file", self.input_file, self.input_azimuth, self.input_elevation)
+
+
+@dataclass
+class SampleOptions:
+    """Render samples of a trained checkpoint from several views, as pictures or a video."""
+
+    load_config: Path
+    """The config.yml that training wrote."""
+    output: Path
+    """PNG file for a grid, mp4 file with --turntable or --interpolate, or a folder for one file per
+    seed."""
+    seeds: str | None = None
+    """Seeds of the latents: single numbers and inclusive ranges, such as 0-3,8,12. The default is
+    0-15; of models that take label maps 0-3."""
+    truncation: float = 1.0
+    """Truncation psi: 1 is off, 0 is the mean shape."""
+    views: int | None = None
+    """Views of each sample, spread evenly over a full turn. The default is 1, of samples made from
+    a label map that map's own. Of videos it is the number of frames (default 90)."""
+    size: int | None = None
+    """Side of each picture in pixels; the default is the size that the run was trained for."""
+    turntable: bool = False
+    """Write a video of one turn (mp4) in place of pictures."""
+    outputs: str = "rgb"
+    """What to show side by side, separated by commas: rgb, foreground, background, depth,
+    accumulation, normals, labels."""
+    inputs: str | None = None
+    """Label maps that samples are made from: numbers of those that the checkpoint keeps, 0 to 15,
+    such as 0-3. The default is 0 where no other label map is named."""
+    images: str | None = None
+    """The same from the run's data set: positions of images, such as 12,40."""
+    input: Annotated[Path | None, arg(aliases=("--input-file",))] = None
+    """The same from a file of your own: PNG of class ids or class colours, or an edge map."""
+    input_azimuth: float | None = None
+    """Where --input is seen from, degrees: 0 is the front (default), 90 stands at +x."""
+    input_elevation: float | None = None
+    """The same, degrees above the horizon (default 0)."""
+    interpolate: Literal["labels", "appearance"] | None = None
+    """Write a video (mp4) that goes from label map to label map, or from seed to seed; with
+    --turntable the camera turns meanwhile."""
+    mix_seed: int | None = None
+    """Seed whose latents the levels of --mix-levels take."""
+    mix_levels: str | None = None
+    """Levels of the latent w, 0 the coarsest, that --mix-seed decides, such as 4-7."""
+
+    @property
+    def one_file(self) -> bool:
+        """Whether one file is written, and not a folder."""
+        return bool(self.output.suffix)
+
+    @property
+    def is_video(self) -> bool:
+        """Whether videos are written, and not pictures."""
+        return self.turntable or self.interpolate is not None
+
+    def validate(self) -> None:
+        """Raises ValueError if an option's value is impossible."""
+        check_truncation(self.truncation)
+        if self.seeds is not None:
+            parse_seeds(self.seeds)
+        parse_outputs(self.outputs)
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"--views is {self.views}; it must be at least 1.")
+        if self.size is not None and not 8 <= self.size <= 4096:
+            raise ValueError(f"--size is {self.size}; it must lie between 8 and 4096 pixels.")
+        self._check_output()
+        if self.inputs is not None:
+            _check_kept("--inputs", parse_inputs(self.inputs))
+        if self.images is not None:
+            parse_images(self.images)
+        _check_file("--input", self.input, self.input_azimuth, self.input_elevation)
+        self._check_mixing()
+        self._check_interpolation()
+
+    def _check_output(self) -> None:
+        wanted = ".mp4" if self.is_video else ".png"
+        if self.output.suffix.lower() in ("", wanted):
+            return
+        hint = ".mp4 goes with --turntable"
+        if self.is_video:
+            shown = "--turntable" if self.turntable else "--interpolate"
+            hint = f".png goes without {shown}"
+        raise ValueError(
+            f"--output is {self.output}; give a file that ends in {wanted} ({hint}), or a folder "
+            "for one file per seed"
+        )
+
+    def _check_mixing(self) -> None:
+        if (self.mix_seed is None) != (self.mix_levels is None):
+            given, other = ("--mix-seed", "--mix-levels")[:: 1 if self.mix_levels is None else -1]
+            raise ValueError(f"{given} without {other}: mixing needs both, a seed and its levels.")
+        if self.mix_levels is not None:
+            parse_levels(self.mix_levels)
+        if self.mix_seed is not None and not 0 <= self.mix_seed < 10**18:
+            raise ValueError(f"--mix-seed is {self.mix_seed}; it must lie between 0 and 10^18.")
+
+    def _check_interpolation(self) -> None:
+        if self.interpolate is None:
+            return
+        if not self.one_file:
+            raise ValueError(
+                f"--output is {self.output}; with --interpolate give a file that ends in .mp4."
+            )
+        if self.mix_seed is not None:
+            raise ValueError("--interpolate and --mix-seed: choose one of them.")
+        if self.views is not None and self.views < 2:
+            raise ValueError(
+                f"--views is {self.views}; with --interpolate it is the number of frames, at "
+                "least 2."
+            )
+        if self.interpolate == "labels":
+            count = len(parse_inputs(self.inputs)) if self.inputs else 0
+            count += len(parse_images(self.images)) if self.images else 0
+            count += self.input is not None
+            if count < 2:
+                raise ValueError(
+                    "--interpolate labels needs at least two label maps; name them with --inputs, "
+                    "--images or --input."
+                )
+        elif self.seeds is not None and len(parse_seeds(self.seeds)) < 2:
+            raise ValueError(
+                f"--seeds is {self.seeds!r}; --interpolate appearance needs at least two seeds."
+            )
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Reads single seeds and inclusive ranges: `0-3,8` is [0, 1, 2, 3, 8].
+
+    Raises:
+        ValueError: If a part is not a number or a rising range, or there are too many seeds.
+    """
+    return _parse_numbers("--seeds", text, MAXIMUM_SEEDS)
+
+
+def parse_inputs(text: str) -> list[int]:
+    """Reads numbers of kept label maps as `parse_seeds` does."""
+    return _parse_numbers("--inputs", text, MAXIMUM_SEEDS)
+
+
+def parse_images(text: str) -> list[int]:
+    """Reads positions of images as `parse_seeds` does."""
+    return _parse_numbers("--images", text, MAXIMUM_SEEDS)
+
+
+def parse_levels(text: str) -> list[int]:
+    """Reads levels of w as `parse_seeds` does."""
+    return _parse_numbers("--mix-levels", text, MOST_LEVELS)
+
+
+def _parse_numbers(option: str, text: str, most: int) -> list[int]:
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not _is_number(first) or (dash and not _is_number(last)):
+            raise ValueError(
+                f"{option} is {text!r}, of which {part.strip()!r} is neither a number nor a range; "
+                "write for example 0-15 or 3,7,20-25."
+            )
+        start, stop = int(first), int(last if dash else first)
+        if stop < start:
+            raise ValueError(f"{option} has the range {part.strip()}, which ends before it starts.")
+        if len(numbers) + stop - start + 1 > most:
+            raise ValueError(f"{option} is {text!r}; at most {most} numbers are allowed.")
+        numbers.extend(range(start, stop + 1))
+    return numbers
+
+
+def _is_number(text: str) -> bool:
+    # Torch takes seeds of 64 bits; 18 digits stay below that.
+    return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def parse_outputs(text: str) -> tuple[PictureOutput, ...]:
+    """Reads names of outputs separated by commas: `rgb,depth` is ("rgb", "depth").
+
+    Raises:
+        ValueError: If a name is not an output of the model, or there is none.
+    """
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in PICTURE_OUTPUTS:
+            raise ValueError(
+                f"--outputs is {text!r}, of which {name!r} is not an output; "
+                f"choose from {', '.join(PICTURE_OUTPUTS)}."
+            )
+    return cast("tuple[PictureOutput, ...]", tuple(names))
+
+
+def _check_kept(option: str, numbers: list[int]) -> None:
+    for number in numbers:
+        if not 0 <= number < KEPT_MAPS:
+            raise ValueError(
+                f"{option} has {number}; a checkpoint keeps the label maps 0 to {KEPT_MAPS - 1}."
+            )
+
+
+def _check_file(
+    option: str, file: Path | None, azimuth: float | None, elevation: float | None
+) -> None:
+    angles = ("azimuth", azimuth, 360), ("elevation", elevation, 90)
+    for name, angle, limit in angles:
+        if angle is None:
+            continue
+        if file is None:
+            raise ValueError(
+                f"--input-{name} says where {option} is seen from; give that file, or leave it out."
+            )
+        if not -limit <= angle <= limit:
+            raise ValueError(
+                f"--input-{name} is {angle}; it must lie between -{limit} and {limit} degrees."
+            )
+    if file is not None and not file.is_file():
+        raise ValueError(f"{option} is {file}; there is no such file.")

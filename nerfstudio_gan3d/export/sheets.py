@@ -1,0 +1,197 @@
+"""Samples in rows and columns, rendered as one picture, one video, or one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nerfstudio_gan3d.export.films import film
+from nerfstudio_gan3d.export.inputs import Input, input_picture
+from nerfstudio_gan3d.export.options import PictureOutput, SampleOptions, parse_levels
+from nerfstudio_gan3d.export.pictures import (
+    ELEVATION_DEG,
+    azimuths,
+    block,
+    grid,
+    table,
+    tiles,
+    write_png,
+    write_video,
+)
+from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
+from nerfstudio_gan3d.run import Run
+
+VIDEO_FRAMES = 90
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One sample, or a way from sample to sample, and the cameras that see it."""
+
+    name: str
+    """What its own file is called, without ending."""
+    keys: list[SceneRequest]
+    """One request, or the stations of the way."""
+    cameras: Float[Tensor, "v 25"]
+    """Views of a picture, side by side; frames of a video."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Samples that belong together: those of one label map, or all where there is none."""
+
+    head: Input | None
+    """The label map that stands before them."""
+    cells: list[Cell]
+
+
+def plan(
+    run: Run, options: SampleOptions, inputs: Sequence[Input], seeds: Sequence[int]
+) -> list[Row]:
+    """What options ask for: a row for each label map (one row without), a column for each seed.
+
+    With --interpolate labels there is one row, whose cells go through the label maps; with
+    --interpolate appearance each row has one cell, which goes through the seeds.
+
+    Raises:
+        ValueError: If the levels to mix do not depend on a seed, or the run does not say where its
+            cameras stand.
+    """
+    levels = mixed_levels(run, options)
+
+    def request(given: Input | None, seed: int) -> SceneRequest:
+        return SceneRequest(
+            seed=seed,
+            truncation=options.truncation,
+            mix_seed=options.mix_seed,
+            mix_levels=levels,
+            label=0 if given is None else given.view,
+        )
+
+    heads: Sequence[Input | None] = inputs or [None]
+    if options.interpolate == "labels":
+        cameras = _cameras(run, options, heads[0])
+        return [
+            Row(
+                None,
+                [
+                    Cell(f"seed{seed:04d}", [request(head, seed) for head in heads], cameras)
+                    for seed in seeds
+                ],
+            )
+        ]
+    rows = []
+    for head in heads:
+        keys = [request(head, seed) for seed in seeds]
+        cameras = _cameras(run, options, head)
+        before = "" if head is None else f"{head.name}_"
+        if options.interpolate == "appearance":
+            cells = [Cell(f"{before}seeds", keys, cameras)]
+        else:
+            cells = [Cell(f"{before}seed{key.seed:04d}", [key], cameras) for key in keys]
+        rows.append(Row(head, cells))
+    return rows
+
+
+def _cameras(run: Run, options: SampleOptions, head: Input | None) -> Float[Tensor, "v 25"]:
+    """A turn about the object, or one place: that of the label map, where there is one."""
+    count = options.views or (VIDEO_FRAMES if options.is_video else 1)
+    still = options.interpolate is not None and not options.turntable
+    alone = options.views is None and not options.is_video
+    if head is not None and (still or alone):
+        return head.view.pose.to(run.device).expand(count, -1)
+    return run.orbit(azimuths(1) * count if still else azimuths(count), ELEVATION_DEG)
+
+
+def mixed_levels(run: Run, options: SampleOptions) -> tuple[int, ...]:
+    """The levels to mix, without those that come from the label map whatever the seed.
+
+    Raises:
+        ValueError: If none is left.
+    """
+    if options.mix_levels is None:
+        return ()
+    levels = parse_levels(options.mix_levels)
+    mapping = run.generator.mapping
+    if not isinstance(mapping, LabelMappingNetwork):
+        return tuple(levels)
+    first = mapping.geometry_layers
+    decided = tuple(level for level in levels if level >= first)
+    if not decided:
+        raise ValueError(
+            f"--mix-levels is {options.mix_levels!r}; the levels 0 to {first - 1} of this model "
+            f"come from the label map, whatever the seed; choose from {first} on"
+        )
+    return decided
+
+
+@dataclass(frozen=True)
+class Studio:
+    """Renders rows of samples; ``outputs`` stand side by side, ``size`` is the side of each."""
+
+    run: Run
+    outputs: tuple[PictureOutput, ...]
+    size: int | None
+
+    def write(self, rows: Sequence[Row], file: Path) -> None:
+        """All in one file, by its ending a picture (png) or a video (mp4).
+
+        Raises:
+            ValueError: If the file cannot be written, or a request does not fit the model.
+        """
+        heads = [self.head(row.head) for row in rows if row.head is not None]
+        if file.suffix.lower() == ".png":
+            write_png(
+                _arranged(heads, [[self.picture(c) for c in row.cells] for row in rows]), file
+            )
+            return
+        films = [[self.film(cell) for cell in row.cells] for row in rows]
+        columns = [len(row) for row in films]
+        frames = zip(*(one for row in films for one in row), strict=True)
+        write_video((_arranged(heads, _rows_of(frame, columns)) for frame in frames), file)
+
+    def write_each(self, rows: Sequence[Row], folder: Path, suffix: str) -> list[Path]:
+        """Each sample in a file of its own, and each label map; returns the files of the
+        samples."""
+        files = []
+        for row in rows:
+            if row.head is not None:
+                write_png(self.head(row.head), folder / f"{row.head.name}.png")
+            for cell in row.cells:
+                file = folder / f"{cell.name}{suffix}"
+                self.write([Row(None, [cell])], file)
+                files.append(file)
+        return files
+
+    def head(self, given: Input) -> UInt8[np.ndarray, "side side 3"]:
+        """A label map as a picture."""
+        side = self.size or self.run.settings.image_resolution
+        return input_picture(given.view, self.run.labels("labels"), side)
+
+    def picture(self, cell: Cell) -> UInt8[np.ndarray, "h w 3"]:
+        """All views and outputs of one sample."""
+        scene = self.run.scene(cell.keys[0])
+        return block(tiles(self.run, scene, cell.cameras, self.outputs, self.size))
+
+    def film(self, cell: Cell) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """One frame a camera."""
+        return film(self.run, cell.keys, cell.cameras, self.outputs, self.size)
+
+
+def _rows_of(blocks: Sequence[np.ndarray], columns: Sequence[int]) -> list[list[np.ndarray]]:
+    """Blocks one after the other, back in rows of these lengths."""
+    rest = iter(blocks)
+    return [[next(rest) for _ in range(count)] for count in columns]
+
+
+def _arranged(heads: Sequence[np.ndarray], rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Rows behind their label maps, or a grid where there are none."""
+    if heads:
+        return table(heads, rows)
+    return grid([one for row in rows for one in row])
