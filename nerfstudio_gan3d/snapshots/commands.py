@@ -17,14 +17,18 @@ from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.cli_options import ImportOptions
 from nerfstudio_gan3d.data.datamanager import STORED_CAMERAS
 from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.latents import STORED_MAPS
 from nerfstudio_gan3d.models.gan import (
     GanModel,
     GanModelConfig,
     make_generator,
     make_objective,
 )
+from nerfstudio_gan3d.models.label_objective import LabelObjective
+from nerfstudio_gan3d.models.objective import Objective
 from nerfstudio_gan3d.models.settings import plain_settings
 from nerfstudio_gan3d.networks.convolution import fir_filter
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.pretrained import (
     DATA,
     UnpackedRunConfig,
@@ -34,7 +38,7 @@ from nerfstudio_gan3d.pretrained import (
     write_run,
 )
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
-from nerfstudio_gan3d.snapshots.describe import Description, describe
+from nerfstudio_gan3d.snapshots.describe import Description, describe, frontal_pose
 from nerfstudio_gan3d.snapshots.official_names import generator_state, official_state
 from nerfstudio_gan3d.snapshots.reader import (
     Snapshot,
@@ -50,8 +54,8 @@ HEADER = "gan3d-official"
 PUBLISHED_KIMG = 25_000.0
 """Thousands of images that the published models were trained with."""
 LICENCE = (
-    "Official weights of EG3D and BallGAN may be used for non-commercial purposes only; importing "
-    "does not change their licence."
+    "Official weights of EG3D, BallGAN and pix2pix3D, which starts from EG3D's, may be used for "
+    "non-commercial purposes only; importing does not change their licence."
 )
 NETWORKS = (
     "representation",
@@ -68,6 +72,7 @@ NETWORKS = (
     "field",
     "sphere",
     "super_resolution",
+    "labels",
     "discriminator",
     "view_radius",
     "view_pivot",
@@ -99,8 +104,9 @@ def import_snapshot(options: ImportOptions) -> str:
     except ValueError as error:
         raise SnapshotError(f"{source}: {error}") from None
     model.objective.images_seen.fill_(round(kimg * 1000))
-    write_run(config, _checkpoint(model, "D" in snapshot.networks))
-    return _report(output, description, "D" in snapshot.networks, kimg)
+    lacking = _lacking(snapshot, description.settings)
+    write_run(config, _checkpoint(model, lacking is None))
+    return _report(output, description, lacking, kimg)
 
 
 def _build(
@@ -108,7 +114,7 @@ def _build(
 ) -> tuple[Description, GanModel, UnpackedRunConfig]:
     networks = snapshot.networks
     generator = networks.get("G_ema") or networks["G"]
-    description = describe(generator, networks.get("D"), options.focal)
+    description = describe(generator, networks.get("D"), options.focal, networks.get("D_semantic"))
     description.settings.sampling = options.sampling
     _check(snapshot, description.settings)
     values = plain_settings(description.settings)
@@ -119,10 +125,33 @@ def _build(
 
 
 def _own_state(network: SnapshotModule) -> dict[str, Tensor]:
-    """A generator's tensors under our names, with the filter that 512 px models lack."""
+    """A generator's tensors under our names, with the filters that 512 px models lack."""
     state = generator_state(network.state_dict())
-    state.setdefault("superresolution.resample_filter", fir_filter())
+    for stage in ("superresolution", "superresolution_labels"):
+        if f"{stage}.block0.conv1.weight" in state:
+            state.setdefault(f"{stage}.resample_filter", fir_filter())
     return state
+
+
+def _lacking(snapshot: Snapshot, settings: GanModelConfig) -> str | None:
+    """What the file lacks to be trained further; None where it has all."""
+    if "D" not in snapshot.networks:
+        return "discriminator"
+    if settings.labels.kind != "none" and "D_semantic" not in snapshot.networks:
+        return "discriminator of labels (D_semantic)"
+    return None
+
+
+def _discriminators(
+    objective: Objective, snapshot: Snapshot
+) -> list[tuple[DualDiscriminator, dict[str, Tensor]]]:
+    """Discriminators with the tensors that the file has for them."""
+    networks = snapshot.networks
+    found = [(objective.discriminator, networks["D"].state_dict())]
+    if isinstance(objective, LabelObjective):
+        assert objective.label_discriminator is not None
+        found.append((objective.label_discriminator, networks["D_semantic"].state_dict()))
+    return found
 
 
 def _check(snapshot: Snapshot, settings: GanModelConfig) -> None:
@@ -130,15 +159,15 @@ def _check(snapshot: Snapshot, settings: GanModelConfig) -> None:
 
     The networks are made without memory, since a damaged file may describe any size.
     """
-    networks = snapshot.networks
     with torch.device("meta"):
         generator = make_generator(settings)
-        discriminator = make_objective(settings).discriminator if "D" in networks else None
+        objective = make_objective(settings)
     for name in ("G_ema", "G"):
-        if name in networks:
-            check_fits(generator, _own_state(networks[name]))
-    if discriminator is not None:
-        check_fits(discriminator, networks["D"].state_dict())
+        if name in snapshot.networks:
+            check_fits(generator, _own_state(snapshot.networks[name]))
+    if _lacking(snapshot, settings) is None:
+        for discriminator, state in _discriminators(objective, snapshot):
+            check_fits(discriminator, state)
 
 
 def _fill(model: GanModel, snapshot: Snapshot) -> None:
@@ -146,8 +175,12 @@ def _fill(model: GanModel, snapshot: Snapshot) -> None:
     networks = snapshot.networks
     model.generator_ema.load_state_dict(_own_state(networks.get("G_ema") or networks["G"]))
     model.generator.load_state_dict(_own_state(networks.get("G") or networks["G_ema"]))
-    if "D" in networks:
-        model.objective.discriminator.load_state_dict(networks["D"].state_dict())
+    if _lacking(snapshot, model.config) is None:
+        for discriminator, state in _discriminators(model.objective, snapshot):
+            discriminator.load_state_dict(state)
+    if model.label_store is not None:
+        # The file holds no label maps; blank ones are looked at from the front.
+        model.label_store.poses.copy_(frontal_pose(model.config).expand(STORED_MAPS, -1))
 
 
 def _checkpoint(model: GanModel, trainable: bool) -> dict[str, Any]:
@@ -190,7 +223,7 @@ def _kimg(source: Path) -> float:
     return float(match[1]) if match else PUBLISHED_KIMG
 
 
-def _report(output: Path, description: Description, trainable: bool, kimg: float) -> str:
+def _report(output: Path, description: Description, lacking: str | None, kimg: float) -> str:
     settings = description.settings
     config = shlex.quote(str(output / CONFIG_NAME))
     lines = [
@@ -200,14 +233,21 @@ def _report(output: Path, description: Description, trainable: bool, kimg: float
         LICENCE,
         f"Look at it with: ns-viewer --load-config {config}",
     ]
-    if trainable:
+    if settings.labels.kind != "none":
+        lines.insert(
+            -1,
+            "The file holds no label maps, and those that the run keeps are blank. Give gan3d "
+            "sample and gan3d mesh one of your own with --input-file; a run that is fine-tuned "
+            "keeps some of its data set (--data).",
+        )
+    if lacking is None:
         checkpoint = shlex.quote(str(output / "nerfstudio_models" / "step-000000000.ckpt"))
         lines.append(
             f"Fine-tune it (from {kimg:g} kimg) with: ns-train {description.method} "
             f"--load-checkpoint {checkpoint} --data DIR"
         )
     else:
-        lines.append("The file has no discriminator, so the run cannot be trained further.")
+        lines.append(f"The file has no {lacking}, so the run cannot be trained further.")
     return "\n".join(lines)
 
 

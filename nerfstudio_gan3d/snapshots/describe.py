@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,16 +16,22 @@ from nerfstudio_gan3d.models.ballgan import ballgan
 from nerfstudio_gan3d.models.config import DiscriminatorConfig
 from nerfstudio_gan3d.models.eg3d import eg3d
 from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.snapshots import checked
+from nerfstudio_gan3d.snapshots.describe_labels import (
+    CARS_FOCAL,
+    NEEDED,
+    check_label_discriminator,
+    has_labels,
+    label_settings,
+)
+from nerfstudio_gan3d.snapshots.describe_networks import (
+    background_settings,
+    discriminator_settings,
+    network_settings,
+    super_resolution_settings,
+)
+from nerfstudio_gan3d.snapshots.official_names import UNUSED
 from nerfstudio_gan3d.snapshots.reader import SnapshotError, SnapshotModule
-
-_STAGES: dict[str, tuple[int, Literal["different", "smaller"], bool]] = {
-    "SuperresolutionHybrid2X": (64, "different", True),
-    "SuperresolutionHybrid4X": (128, "smaller", True),
-    "SuperresolutionHybrid8X": (128, "different", True),
-    "SuperresolutionHybrid8XDC": (128, "different", True),
-    "SuperresolutionHybridDeepfp32": (128, "smaller", False),
-}
-"""Side that official super-resolution modules take, when they resize, and whether that filters."""
 
 PORTRAIT_FOCAL = 4.2647
 """Focal length in image sides of FFHQ's and AFHQ's cameras."""
@@ -38,7 +43,7 @@ SHAPENET_FOCAL = 1.0254
 class Description:
     """What a snapshot holds, as this project's settings."""
 
-    method: Literal["gan3d-eg3d", "gan3d-ballgan"]
+    method: str
     """The registered method that it is a model of."""
     settings: GanModelConfig
     """The model's settings; losses and schedules are those of the method's preset."""
@@ -47,15 +52,20 @@ class Description:
 
 
 def describe(
-    generator: SnapshotModule, discriminator: SnapshotModule | None, focal: float | None = None
+    generator: SnapshotModule,
+    discriminator: SnapshotModule | None,
+    focal: float | None = None,
+    label_discriminator: SnapshotModule | None = None,
 ) -> Description:
-    """The settings of an official EG3D or BallGAN model.
+    """The settings of an official EG3D, BallGAN or pix2pix3D model.
 
     Args:
         generator: ``G_ema`` or ``G`` of a snapshot.
         discriminator: Its ``D``, if there is one.
         focal: Focal length of the viewer's first camera in image sides; None guesses that of the
             published data sets.
+        label_discriminator: Its ``D_semantic``, if there is one; models with labels alone have it,
+            and are trained with both or not at all.
 
     Raises:
         SnapshotError: If it is another network, or was made with an option that does not exist
@@ -65,118 +75,124 @@ def describe(
     options = generator.attributes.get("rendering_kwargs")
     if not isinstance(options, dict):
         raise SnapshotError("the generator has no rendering_kwargs; it is not an EG3D network")
-    ball = any(name.startswith("BG_Net.") for name in state)
-    _check_family(state, ball)
-    settings = ballgan() if ball else eg3d()
     notes: list[str] = []
+    method, settings = _preset(state, generator, notes)
+    labelled = settings.labels.kind != "none"
     settings.representation = "triplane"
     settings.conventions = "reference"
-    _networks(settings, state, generator)
+    network_settings(settings, state, generator)
     _rendering(settings, options, notes)
     _planes(settings, generator, notes)
-    _super_resolution(settings, state, options, generator)
-    if ball:
-        _background(settings, state, options, generator, notes)
-    if discriminator is not None:
-        settings.discriminator = _discriminator(discriminator, settings.image_resolution)
-    else:
+    super_resolution_settings(settings, state, options, generator)
+    if settings.background:
+        background_settings(settings, state, options, generator, notes)
+    side = settings.image_resolution
+    if discriminator is None or (labelled and label_discriminator is None):
         # Nothing will train it, so it need not fill the checkpoint.
         settings.discriminator = DiscriminatorConfig(channel_max=1, mapping_layers=1)
-    settings.view_radius = _number(options, "avg_camera_radius", 2.7)
-    if settings.view_radius <= 0:
-        raise SnapshotError(f"avg_camera_radius = {settings.view_radius}: it must be positive")
-    settings.view_pivot = _pivot(options)
-    _limits(settings, options)
-    around = settings.field.box[0] > 1.2
-    settings.view_focal = focal or (SHAPENET_FOCAL if around else PORTRAIT_FOCAL)
-    if focal is None:
-        notes.append(
-            f"the file does not say its cameras' focal length: {settings.view_focal} image sides, "
-            f"that of {'ShapeNet cars' if around else 'FFHQ and AFHQ'}, was assumed (--focal)"
-        )
-    if settings.latent.pose_conditioning and settings.latent.pose_scale != 0:
-        # The published tools tell such a model one frontal pose, whatever it is seen from.
-        frontal = orbit_labels(
-            torch.zeros(1),
-            torch.zeros(1),
-            settings.view_radius,
-            settings.view_pivot,
-            settings.view_focal,
-        )
-        settings.latent.neutral_pose = tuple(frontal[0].tolist())
-    return Description("gan3d-ballgan" if ball else "gan3d-eg3d", settings, tuple(notes))
+    else:
+        settings.discriminator = discriminator_settings(discriminator, side)
+        if labelled and label_discriminator is not None:
+            found = discriminator_settings(label_discriminator, side)
+            check_label_discriminator(label_discriminator, found, settings)
+    _cameras(settings, options, focal, notes)
+    return Description(method, settings, tuple(notes))
 
 
-def _check_family(state: Mapping[str, Tensor], ball: bool) -> None:
-    if any("semantic" in name for name in state):
-        raise SnapshotError("the generator is a pix2pix3D network; EG3D and BallGAN can be read")
+def _preset(
+    state: Mapping[str, Tensor], generator: SnapshotModule, notes: list[str]
+) -> tuple[str, GanModelConfig]:
+    """The method that a generator is a model of, and its preset, whose networks are yet to be
+    replaced."""
+    ball, labelled = any(name.startswith("BG_Net.") for name in state), has_labels(state)
     needed = [
         "backbone.synthesis.b4.const",
         "backbone.mapping.w_avg",
         "decoder.net.0.weight",
         "superresolution.block1.conv1.weight",
         "decoder.sigma_out.weight" if ball else "decoder.net.2.weight",
+        *(NEEDED if labelled else ()),
     ]
     missing = [name for name in needed if name not in state]
     if missing:
         raise SnapshotError(
-            f"the generator has no tensor {missing[0]}; only EG3D and BallGAN networks can be read"
+            f"the generator has no tensor {missing[0]}; only the networks of EG3D, BallGAN and "
+            "pix2pix3D can be read"
         )
+    _check_unused(state, notes)
+    if labelled:
+        return label_settings(state, generator, notes)
+    return ("gan3d-ballgan", ballgan()) if ball else ("gan3d-eg3d", eg3d())
 
 
-def _networks(
-    settings: GanModelConfig, state: Mapping[str, Tensor], generator: SnapshotModule
-) -> None:
-    channels = _channels(state, r"backbone\.synthesis\.b(\d+)\.conv1\.weight", 0)
-    planes = settings.field.triplane
-    planes.plane_size = max(channels)
-    planes.channel_base, planes.channel_max = _channel_rule(channels, "backbone.synthesis")
-    outputs = _shape(state, f"backbone.synthesis.b{planes.plane_size}.torgb.weight", 4)[0]
-    if outputs % 3:
-        raise SnapshotError(f"the backbone has {outputs} output channels, not three planes")
-    planes.plane_channels = outputs // 3
-    latent = settings.latent
-    latent.w_dim = _shape(state, "backbone.mapping.w_avg", 1)[0]
-    latent.mapping_layers = _count(state, r"backbone\.mapping\.fc(\d+)\.weight")
-    width = _shape(state, "backbone.mapping.fc0.weight", 2)[1]
-    latent.pose_conditioning = "backbone.mapping.embed.weight" in state
-    if latent.pose_conditioning:
-        label = _shape(state, "backbone.mapping.embed.weight", 2)[1]
-        if label != LABEL_SIZE:
+def _check_unused(state: Mapping[str, Tensor], notes: list[str]) -> None:
+    """Tensors that are left out are what they are left out for."""
+    for name, sizes in zip(UNUSED, ([LABEL_SIZE], []), strict=True):
+        if name in state and list(state[name].shape) != sizes:
             raise SnapshotError(
-                f"the mapping network takes labels of {label} numbers; cameras have {LABEL_SIZE}"
+                f"tensor {name} has shape {list(state[name].shape)}; {sizes} is needed"
             )
-        width -= latent.w_dim
-    latent.z_dim = width
-    layer = generator.at("backbone.mapping.fc0")
-    latent.lr_multiplier = _lr_multiplier(layer, width + latent.w_dim * latent.pose_conditioning)
-    settings.field.hidden_dim = _shape(state, "decoder.net.0.weight", 2)[0]
-    ball = "decoder.rgb_out.weight" in state
-    out = _shape(state, "decoder.rgb_out.weight" if ball else "decoder.net.2.weight", 2)[0]
-    settings.field.feature_dim = out if ball else out - 1
-    settings.field.density_scale = 1.0
-    settings.field.initial_ball = False
+    alpha = state.get(UNUSED[1])
+    if alpha is not None and float(alpha) != -1:
+        notes.append(
+            f"{UNUSED[1]} is {float(alpha):g}, where published files have -1; it was left out, as "
+            "the published code does"
+        )
 
 
 def _rendering(settings: GanModelConfig, options: Mapping[str, Any], notes: list[str]) -> None:
     if options.get("clamp_mode", "softplus") != "softplus":
         raise SnapshotError(f"clamp_mode = {options['clamp_mode']!r}: only softplus exists here")
-    if _flag(options, "disparity_space_sampling"):
+    if checked.flag(options, "disparity_space_sampling"):
         raise SnapshotError("disparity_space_sampling = True does not exist here")
-    if _number(options, "decoder_lr_mul", 1.0) != 1:
+    if checked.number(options, "decoder_lr_mul", 1.0) != 1:
         raise SnapshotError(f"decoder_lr_mul = {options['decoder_lr_mul']}: only 1 exists here")
-    if _number(options, "density_noise", 0.0):
+    if checked.number(options, "density_noise", 0.0):
         notes.append("density_noise was left out; it would make every rendering differ")
-    settings.samples = _whole(options, "depth_resolution", 4)
-    settings.importance_samples = _whole(options, "depth_resolution_importance", 0)
-    side = _number(options, "box_warp")
+    settings.samples = checked.whole(options, "depth_resolution", 4)
+    settings.importance_samples = checked.whole(options, "depth_resolution_importance", 0)
+    side = checked.number(options, "box_warp")
     if side <= 0:
         raise SnapshotError(f"box_warp = {side}: the box needs a positive side")
     settings.field.box = (side, side, side)
-    settings.field.white_back = _flag(options, "white_back")
+    settings.field.white_back = checked.flag(options, "white_back")
     # A model trained without a pose has the layers, and was told zeros at every step.
-    told = not _flag(options, "c_gen_conditioning_zero")
-    settings.latent.pose_scale = _number(options, "c_scale", 0.0) if told else 0.0
+    told = not checked.flag(options, "c_gen_conditioning_zero")
+    settings.latent.pose_scale = checked.number(options, "c_scale", 0.0) if told else 0.0
+
+
+def _cameras(
+    settings: GanModelConfig, options: Mapping[str, Any], focal: float | None, notes: list[str]
+) -> None:
+    """The viewer's first camera, the limits of its rays, and the pose that is told."""
+    settings.view_radius = checked.number(options, "avg_camera_radius", 2.7)
+    if settings.view_radius <= 0:
+        raise SnapshotError(f"avg_camera_radius = {settings.view_radius}: it must be positive")
+    settings.view_pivot = _pivot(options)
+    _limits(settings, options)
+    if focal is None:
+        around = settings.field.box[0] > 1.2
+        cars = SHAPENET_FOCAL if settings.labels.kind == "none" else CARS_FOCAL
+        focal = cars if around else PORTRAIT_FOCAL
+        notes.append(
+            f"the file does not say its cameras' focal length: {focal} image sides, "
+            f"that of {'ShapeNet cars' if around else 'FFHQ and AFHQ'}, was assumed (--focal)"
+        )
+    settings.view_focal = focal
+    if settings.latent.pose_conditioning and settings.latent.pose_scale != 0:
+        # The published tools tell such a model one frontal pose, whatever it is seen from.
+        settings.latent.neutral_pose = tuple(frontal_pose(settings)[0].tolist())
+
+
+def frontal_pose(settings: GanModelConfig) -> Tensor:
+    """Camera label [1, 25] of a look at the pivot from the front, at the view radius."""
+    return orbit_labels(
+        torch.zeros(1),
+        torch.zeros(1),
+        settings.view_radius,
+        settings.view_pivot,
+        settings.view_focal,
+    )
 
 
 def _limits(settings: GanModelConfig, options: Mapping[str, Any]) -> None:
@@ -188,7 +204,7 @@ def _limits(settings: GanModelConfig, options: Mapping[str, Any]) -> None:
         half = math.dist(field.box, (0, 0, 0)) / 2
         field.near, field.far = 0.0, 4 * settings.view_radius + half
         return
-    field.near, field.far = _number(options, "ray_start"), _number(options, "ray_end")
+    field.near, field.far = checked.number(options, "ray_start"), checked.number(options, "ray_end")
     if not 0 <= field.near < field.far:
         raise SnapshotError(
             f"ray_start = {field.near}, ray_end = {field.far}: 0 <= start < end is needed"
@@ -226,199 +242,9 @@ def plane_axes(matrices: Tensor) -> PlaneAxes:
     raise SnapshotError(f"plane_axes = {matrices.tolist()}: planes of these axes do not exist here")
 
 
-def _super_resolution(
-    settings: GanModelConfig,
-    state: Mapping[str, Tensor],
-    options: Mapping[str, Any],
-    generator: SnapshotModule,
-) -> None:
-    module = generator.at("superresolution")
-    assert module is not None
-    named = str(options.get("superresolution_module", module.class_name)).rpartition(".")[2]
-    if named not in _STAGES:
-        raise SnapshotError(
-            f"superresolution_module = {named!r}; only {', '.join(_STAGES)} exist here"
-        )
-    side, resize, antialias = _STAGES[named]
-    stage = settings.super_resolution
-    stage.input_resolution, stage.resize = side, resize
-    stage.antialias = antialias and _flag(options, "sr_antialias", True)
-    first = _shape(state, "superresolution.block0.conv1.weight", 4)[0]
-    last = _shape(state, "superresolution.block1.conv1.weight", 4)[0]
-    stage.channels = (first, last)
-    sizes = [_shape(state, f"superresolution.block{k}.conv1.noise_const", 2)[0] for k in range(2)]
-    settings.image_resolution = sizes[1]
-    expected = sizes[1] // 2 if sizes[1] // side >= 4 else side
-    if sizes[0] != expected:
-        raise SnapshotError(
-            f"the blocks of super-resolution work at {sizes[0]} and {sizes[1]} px; "
-            f"{named} has {expected} px first"
-        )
-    noise = options.get("superresolution_noise_mode", "none")
-    if not isinstance(noise, str) or noise not in ("none", "const", "random"):
-        raise SnapshotError(f"superresolution_noise_mode = {noise!r}: none, const or random exist")
-    stage.noise = cast('Literal["none", "const", "random"]', noise)
-    layer = generator.at("superresolution.block0.conv1")
-    stage.clamp = _clamp(layer)
-    size = generator.attributes.get("neural_rendering_resolution", 64)
-    if (
-        not isinstance(size, int)
-        or isinstance(size, bool)
-        or not 1 <= size <= settings.image_resolution
-    ):
-        raise SnapshotError(f"neural_rendering_resolution = {size!r}: not a size in pixels")
-    settings.neural_resolution = size
-
-
-def _background(
-    settings: GanModelConfig,
-    state: Mapping[str, Tensor],
-    options: Mapping[str, Any],
-    generator: SnapshotModule,
-    notes: list[str],
-) -> None:
-    sphere = settings.sphere
-    sphere.version = "ver1" if "BG_Net.fc_in.affine.weight" in state else "ver0"
-    dimensions = 4 if sphere.version == "ver1" else 2
-    sphere.hidden_dim = _shape(state, "BG_Net.fc_in.weight", dimensions)[0]
-    sphere.layers = 1 + _count(state, r"BG_Net\.blocks\.(\d+)\.weight")
-    if sphere.version == "ver1":
-        sphere.mapping_layers = _count(state, r"BG_mapping\.fc(\d+)\.weight")
-    network = generator.at("BG_Net")
-    assert network is not None
-    given: dict[str, Any] = {}
-    created = generator.attributes.get("_init_kwargs")
-    inner = created.get("BG_kwargs") if isinstance(created, dict) else None
-    for source in (network.attributes, inner, generator.attributes.get("BG_kwargs")):
-        if isinstance(source, dict):
-            given |= source
-    scale = _number(given, "downscale_p_by", 2 * math.pi)
-    if abs(scale - 2 * math.pi) > 1e-3:
-        raise SnapshotError(f"BG_kwargs.downscale_p_by = {scale}: only 2 pi exists here")
-    if "R" in given:
-        sphere.radius = _number(given, "R")
-        if sphere.radius <= 0:
-            raise SnapshotError(f"BG_kwargs.R = {sphere.radius}: the sphere's radius is positive")
-    else:
-        notes.append(f"the file does not say its sphere's radius: {sphere.radius:g} was assumed")
-    activation = options.get("sigma_act", "linear")
-    if activation not in ("linear", None):
-        raise SnapshotError(f"sigma_act = {activation!r}: only linear exists here")
-
-
-def _discriminator(network: SnapshotModule, resolution: int) -> DiscriminatorConfig:
-    state = network.state_dict()
-    channels = _channels(state, r"b(\d+)\.conv0\.weight", 0)
-    if not channels or max(channels) != resolution or "b4.conv.weight" not in state:
-        raise SnapshotError(
-            f"the discriminator's blocks are {sorted(channels)}; "
-            f"one for images of {resolution} px is needed"
-        )
-    channels[4] = _shape(state, "b4.conv.weight", 4)[0]
-    config = DiscriminatorConfig()
-    config.channel_base, config.channel_max = _channel_rule(channels, "the discriminator")
-    config.camera_conditioning = "mapping.embed.weight" in state
-    if config.camera_conditioning:
-        config.mapping_layers = _count(state, r"mapping\.fc(\d+)\.weight")
-        layer = network.at("mapping.fc0")
-        config.lr_multiplier = _lr_multiplier(layer, _shape(state, "mapping.fc0.weight", 2)[1])
-    statistics = network.at("b4.mbstd")
-    if statistics is not None:
-        config.minibatch_group = _whole(statistics.attributes, "group_size", 1, 4)
-    config.camera_noise = _number(network.attributes, "disc_c_noise", 0.0)
-    block = network.at(f"b{resolution}.conv0")
-    config.clamp = _clamp(block)
-    return config
-
-
-def _clamp(layer: SnapshotModule | None) -> float | None:
-    value = None if layer is None else layer.attributes.get("conv_clamp", 256)
-    return None if value is None else _number({"conv_clamp": value}, "conv_clamp")
-
-
-def _lr_multiplier(layer: SnapshotModule | None, inputs: int) -> float:
-    """From a layer's stored gain, lr / sqrt(in); 0.01 where it is not stored."""
-    if layer is None or "weight_gain" not in layer.attributes:
-        return 0.01
-    gain = _number(layer.attributes, "weight_gain")
-    if gain <= 0:
-        raise SnapshotError(f"weight_gain = {gain}: it must be positive")
-    # Six digits take the square root's rounding away.
-    return float(f"{gain * inputs**0.5:.6g}")
-
-
-def _channels(state: Mapping[str, Tensor], pattern: str, dimension: int) -> dict[int, int]:
-    found = {}
-    for name, value in state.items():
-        if match := re.fullmatch(pattern, name):
-            if value.ndim != 4:
-                raise SnapshotError(f"tensor {name} has shape {list(value.shape)}; 4 are needed")
-            found[int(match[1])] = int(value.shape[dimension])
-    return found
-
-
-def _channel_rule(channels: Mapping[int, int], where: str) -> tuple[int, int]:
-    """channel_base and channel_max of ``min(base / size, max)`` at every size."""
-    sizes = sorted(channels)
-    expected = [2**k for k in range(2, 2 + len(sizes))]
-    if sizes != expected:
-        raise SnapshotError(f"{where} has blocks of {sizes} px, not of {expected} px")
-    largest, last = channels[4], sizes[-1]
-    base = channels[last] * last
-    for size in sizes:
-        if channels[size] != min(base // size, largest):
-            raise SnapshotError(
-                f"{where} has {channels[size]} channels at {size} px, which no channel_base and "
-                "channel_max give"
-            )
-    return base, largest
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    numbers = {int(match[1]) for name in state if (match := re.fullmatch(pattern, name))}
-    if numbers != set(range(len(numbers))):
-        raise SnapshotError(f"layers {pattern!r} have numbers {sorted(numbers)}, with gaps")
-    return len(numbers)
-
-
-def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
-    if name not in state:
-        raise SnapshotError(f"the network has no tensor {name}")
-    shape = tuple(state[name].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise SnapshotError(f"tensor {name} has shape {list(shape)}; {dimensions} sizes are needed")
-    return shape
-
-
-def _number(options: Mapping[str, Any], name: str, default: float | None = None) -> float:
-    value = options.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SnapshotError(f"{name} = {_short(value)}: a number is needed")
-    return float(value)
-
-
-def _whole(options: Mapping[str, Any], name: str, least: int, default: int | None = None) -> int:
-    value = _number(options, name, None if default is None else float(default))
-    if value != int(value) or value < least:
-        raise SnapshotError(f"{name} = {value:g}: a whole number of at least {least} is needed")
-    return int(value)
-
-
-def _flag(options: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    value = options.get(name, default)
-    if value is not None and not isinstance(value, bool | int):
-        raise SnapshotError(f"{name} = {_short(value)}: True or False is needed")
-    return bool(value)
-
-
 def _pivot(options: Mapping[str, Any]) -> tuple[float, float, float]:
     value = options.get("avg_camera_pivot", (0.0, 0.0, 0.0))
     if not isinstance(value, list | tuple) or len(value) != 3:
-        raise SnapshotError(f"avg_camera_pivot = {_short(value)}: three numbers are needed")
-    x, y, z = (_number({"avg_camera_pivot": part}, "avg_camera_pivot") for part in value)
+        raise SnapshotError(f"avg_camera_pivot = {checked.short(value)}: three numbers are needed")
+    x, y, z = (checked.number({"avg_camera_pivot": part}, "avg_camera_pivot") for part in value)
     return x, y, z
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

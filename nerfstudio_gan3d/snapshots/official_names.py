@@ -1,4 +1,5 @@
-"""Tensor names of official EG3D and BallGAN generators, and their places in a `Generator`."""
+"""Tensor names of official EG3D, BallGAN and pix2pix3D generators, and their places in a
+`Generator`."""
 
 from __future__ import annotations
 
@@ -24,12 +25,20 @@ _PREFIXES = (
     ("backbone.synthesis.", "field.synthesis."),
     ("backbone.mapping.", "mapping."),
     ("superresolution.", "superresolution."),
+    ("superresolution_semantic.", "superresolution_labels."),
     ("decoder.net.0.", "field.decoder.hidden."),
     ("decoder.net.2.", "field.decoder.out."),
+    ("decoder.net_semantic.0.", "field.decoder.label_hidden."),
+    ("decoder.net_semantic.2.", "field.decoder.label_out."),
     ("BG_mapping.", "background_mapping."),
     ("BG_Net.fc_in.", "background.layers.0."),
     ("BG_Net.feat_out.", "background.out."),
 )
+# Official buffers that no output depends on: the deviation of the training cameras, and how far the
+# label encoder of another code base, which this one stems from, had grown.
+UNUSED = ("dataset_label_std", "backbone.mapping.embed_mask.alpha")
+# Stages of super-resolution, each with a top-level copy of the low-pass filter.
+_STAGES = ("superresolution.", "superresolution_labels.")
 _BACKGROUND_BLOCK = re.compile(r"BG_Net\.blocks\.(\d+)\.(.+)")
 # BallGAN has two output layers where EG3D and this project have one, whose row 0 is the density.
 _SPLIT_DECODER = {"decoder.sigma_out.": slice(0, 1), "decoder.rgb_out.": slice(1, None)}
@@ -38,9 +47,9 @@ _SPLIT_DECODER = {"decoder.sigma_out.": slice(0, 1), "decoder.rgb_out.": slice(1
 def place(official: str) -> Place | None:
     """Where the official tensor of this name goes; None for tensors that no output depends on.
 
-    Raises ValueError for a name that is not of an EG3D or BallGAN generator.
+    Raises ValueError for a name that is not of an EG3D, BallGAN or pix2pix3D generator.
     """
-    if official == "dataset_label_std":
+    if official in UNUSED:
         return None
     if official.startswith("BG_Net.") and official.endswith("resample_filter"):
         # The background's 1x1 convolutions carry the filter of their class and never resample.
@@ -54,7 +63,7 @@ def place(official: str) -> Place | None:
         if official.startswith(prefix):
             return Place(own + official.removeprefix(prefix))
     raise ValueError(
-        f"tensor {official}: not a name of an official EG3D or BallGAN generator; "
+        f"tensor {official}: not a name of an official EG3D, BallGAN or pix2pix3D generator; "
         "give the state of G or G_ema"
     )
 
@@ -84,19 +93,18 @@ def generator_state(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else pieces[0][1]
         for name, pieces in parts.items()
     }
-    if "superresolution.block0.resample_filter" in state:
-        # 512 px models lack the top-level copy of the filter, which is one constant everywhere.
-        state.setdefault(
-            "superresolution.resample_filter", state["superresolution.block0.resample_filter"]
-        )
+    for stage in _STAGES:
+        if f"{stage}block0.resample_filter" in state:
+            # 512 px models lack the top-level copy of the filter, which is one constant everywhere.
+            state.setdefault(f"{stage}resample_filter", state[f"{stage}block0.resample_filter"])
     return state
 
 
 def official_state(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `generator_state`: a generator's tensors under their official names.
 
-    Left out are tensors that no output depends on: the low-pass filters of BallGAN's background,
-    and the top-level filter of super-resolution that 512 px models lack.
+    Left out are tensors that no output depends on: `UNUSED`, the low-pass filters of BallGAN's
+    background, and the top-level filters of super-resolution that 512 px models lack.
 
     Args:
         own: The state dict of a `Generator` with the representation triplane.
@@ -104,7 +112,7 @@ def official_state(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ball = any(name.startswith("background.") for name in own)
     state: dict[str, Tensor] = {}
     for name, value in own.items():
-        if name == "superresolution.resample_filter":
+        if name.removesuffix("resample_filter") in _STAGES:
             continue
         if ball and name.startswith("field.decoder.out."):
             kind = name.rpartition(".")[2]

@@ -32,7 +32,7 @@ from nerfstudio_gan3d.snapshots.contents import (
 )
 from nerfstudio_gan3d.snapshots.pickle_machine import Machine
 
-NETWORKS = ("G", "D", "G_ema", "augment_pipe")
+NETWORKS = ("G", "D", "G_ema", "D_semantic", "augment_pipe")
 """Names under which a file holds networks; which of them are there differs."""
 
 

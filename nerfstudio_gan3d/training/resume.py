@@ -15,6 +15,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from nerfstudio_gan3d.models.gan import GanModelConfig
 from nerfstudio_gan3d.models.settings import apply_settings
 from nerfstudio_gan3d.training.checkpoints import (
     CheckpointError,
@@ -24,6 +25,9 @@ from nerfstudio_gan3d.training.checkpoints import (
     newest_whole,
     read_checkpoint,
 )
+
+LABEL_STORE = "_model.label_store."
+"""Prefix of the label maps that a checkpoint keeps."""
 
 
 def training_state(
@@ -84,14 +88,18 @@ def adopt_networks(config: TrainerConfig, found: tuple[Path, dict[str, Any]] | N
         The settings as JSON, for the checkpoints to come; None if nothing was imported.
 
     Raises:
-        CheckpointError: When the checkpoint belongs to the other method.
+        CheckpointError: When the checkpoint belongs to another method.
     """
     networks = None if found is None else found[1].get("networks")
     if found is None or networks is None:
         return None
     values, model = json.loads(networks), config.pipeline.model
-    if values["background"] != getattr(model, "background", None):
-        method = "gan3d-ballgan" if values["background"] else "gan3d-eg3d"
+    assert isinstance(model, GanModelConfig)
+    # Checkpoints of before there were labels do not name them.
+    kind = values.get("labels", {}).get("kind", "none")
+    if (values["background"], kind) != (model.background, model.labels.kind):
+        method = {"seg": "gan3d-pix2pix3d", "edge": "gan3d-pix2pix3d-edge"}.get(kind, "gan3d-eg3d")
+        method = "gan3d-ballgan" if values["background"] else method
         raise CheckpointError(f"{found[0]}: holds networks of {method}; start ns-train {method}")
     apply_settings(model, values)
     CONSOLE.print(
@@ -119,7 +127,9 @@ def restore(
         )
     if "optimizers" not in state and "networks" in state:
         # An import: networks without data set, augmentation and optimizers, which start afresh.
-        content = {**pipeline.state_dict(), **state["pipeline"]}
+        # The label maps that are kept are the data set's, since a snapshot comes with none.
+        given = {k: v for k, v in state["pipeline"].items() if not k.startswith(LABEL_STORE)}
+        content = {**pipeline.state_dict(), **given}
         try:
             check_fits(pipeline, content)
         except CheckpointError as error:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 _MAPPING_WEIGHT = re.compile(r"mapping\.fc\d+\.weight$")
-_DENSITY_BIAS = ("decoder.net.2.bias", "decoder.sigma_out.bias")
+_DENSITY_BIAS = ("decoder.net.2.bias", "decoder.sigma_out.bias", "decoder.net_semantic.2.bias")
 
 
 class Fixture:
@@ -56,9 +56,9 @@ def fill_value(
     x is standard normal, seeded by the CRC-32 of the name plus the salt. Weights and constants are
     x, biases, noise strengths and mean latents 0.1 x, biases of affine layers 1 + 0.1 x, mapping
     weights 100 x. The density bias is raised by `density_offset`, so that there is something to
-    see.
+    see (pix2pix3D has two such biases, of which one is not used).
     """
-    if name.endswith("resample_filter"):
+    if name.endswith(("resample_filter", ".alpha")):
         return None
     state = np.random.RandomState((zlib.crc32(name.encode()) + salt) & 0xFFFFFFFF)
     x = state.standard_normal(shape or (1,)).astype(np.float32).reshape(shape)

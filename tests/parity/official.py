@@ -14,11 +14,13 @@ from torch import Tensor
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     FieldConfig,
+    LabelConfig,
     LatentConfig,
     SuperResolutionConfig,
     TriPlaneConfig,
 )
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.networks.convolution import fir_filter
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.snapshots.official_names import generator_state
@@ -28,8 +30,8 @@ from tests.parity.fill import fill_value
 INPUT_SIZE = {64: 32, 128: 64, 256: 128, 512: 128}
 
 
-def fixtures_with(*arrays: str) -> list[str]:
-    """Names of the EG3D and BallGAN fixtures that hold all of these arrays."""
+def fixtures_with(*arrays: str, models: tuple[str, ...] = ("eg3d", "ballgan")) -> list[str]:
+    """Names of the fixtures of these models that hold all of these arrays."""
     folder = Path(os.environ.get("GAN3D_FIXTURES", Path(__file__).parent))
     found = []
     for path in sorted(folder.glob("*.npz")):
@@ -37,7 +39,7 @@ def fixtures_with(*arrays: str) -> list[str]:
         if "config" in members and members.issuperset(arrays):
             with np.load(path) as file:
                 model = json.loads(str(file["config"])).get("model")
-            if model in ("eg3d", "ballgan"):
+            if model in models:
                 found.append(path.stem)
     return found
 
@@ -57,7 +59,24 @@ def make_generator(config: dict[str, Any]) -> Generator:
         box=(side, side, side),
         near=float(rendering["ray_start"]),
         far=float(rendering["ray_end"]),
+        white_back=bool(rendering.get("white_back", False)),
     )
+    latent = LatentConfig(
+        mapping_layers=config.get("mapping_layers", 2),
+        pose_conditioning=True,
+        pose_scale=0.0 if config.get("conditioning_camera_zeroed", False) else 1.0,
+    )
+    labels = None
+    if config["model"] == "pix2pix3d":
+        classes = config["semantic_channels"]
+        labels = LabelConfig(
+            "edge" if classes == 1 else "seg",
+            classes,
+            config["geometry_slots"],
+            encode_pose=False,
+            encoder_base=config["channel_base"],
+            encoder_max=config["channel_max"],
+        )
     sphere = None
     if config["model"] == "ballgan":
         kwargs = config["bg_kwargs"]
@@ -69,7 +88,7 @@ def make_generator(config: dict[str, Any]) -> Generator:
         )
     return Generator(
         "triplane",
-        LatentConfig(mapping_layers=config.get("mapping_layers", 2), pose_conditioning=True),
+        latent,
         field,
         sphere,
         SuperResolutionConfig((256, 128) if size == 512 else (128, 64), 256.0),
@@ -78,6 +97,7 @@ def make_generator(config: dict[str, Any]) -> Generator:
         ),
         INPUT_SIZE[size],
         size,
+        labels=labels,
     )
 
 
@@ -90,10 +110,16 @@ def official_parts(own: str, value: Tensor, ballgan: bool) -> Iterator[tuple[str
         yield "backbone." + own, shape
     elif own.startswith("superresolution."):
         yield own, shape
+    elif own.startswith("superresolution_labels."):
+        yield own.replace("superresolution_labels.", "superresolution_semantic."), shape
     elif own.startswith("background_mapping."):
         yield own.replace("background_mapping.", "BG_mapping.", 1), shape
     elif own.startswith("field.decoder.hidden."):
         yield own.replace("field.decoder.hidden.", "decoder.net.0."), shape
+    elif own.startswith("field.decoder.label_hidden."):
+        yield own.replace("field.decoder.label_hidden.", "decoder.net_semantic.0."), shape
+    elif own.startswith("field.decoder.label_out."):
+        yield own.replace("field.decoder.label_out.", "decoder.net_semantic.2."), shape
     elif own.startswith("field.decoder.out."):
         kind = own.rpartition(".")[2]
         if ballgan:
@@ -116,31 +142,33 @@ def official_parts(own: str, value: Tensor, ballgan: bool) -> Iterator[tuple[str
 
 def filled_generator(config: dict[str, Any]) -> Generator:
     """The generator with the fixture's weights, brought in under their official names."""
-    generator = make_generator(config)
+    with torch.device("meta"):
+        generator = make_generator(config)
     state: dict[str, Tensor] = {}
     for own, tensor in generator.state_dict().items():
         for name, shape in official_parts(own, tensor, config["model"] == "ballgan"):
             value = fill_value(name, shape, config["density_offset"], config["salt"])
-            state[name] = tensor if value is None else torch.from_numpy(value)
-    generator.load_state_dict(generator_state(state))
+            state[name] = fir_filter() if value is None else torch.from_numpy(value)
+    generator.load_state_dict(generator_state(state), assign=True)
     return generator.eval()
 
 
-def filled_discriminator(config: dict[str, Any]) -> DualDiscriminator:
-    """The discriminator with the fixture's weights."""
+def filled_discriminator(config: dict[str, Any], channels: int = 3) -> DualDiscriminator:
+    """The discriminator of images of so many channels with the fixture's weights."""
     sizes = config["discriminator"]
-    discriminator = DualDiscriminator(
-        config["img_resolution"],
-        channel_base=sizes["channel_base"],
-        channel_max=sizes["channel_max"],
-        mbstd_group=sizes["mbstd_group_size"],
-        conv_clamp=float(sizes["conv_clamp"]),
-        mapping_layers=sizes["mapping_layers"],
-    )
-    state = discriminator.state_dict()
-    for name, tensor in state.items():
+    with torch.device("meta"):
+        discriminator = DualDiscriminator(
+            config["img_resolution"],
+            img_channels=channels,
+            channel_base=sizes["channel_base"],
+            channel_max=sizes["channel_max"],
+            mbstd_group=sizes["mbstd_group_size"],
+            conv_clamp=float(sizes["conv_clamp"]),
+            mapping_layers=sizes["mapping_layers"],
+        )
+    state: dict[str, Tensor] = {}
+    for name, tensor in discriminator.state_dict().items():
         value = fill_value(name, tuple(tensor.shape), salt=config["salt"])
-        if value is not None:
-            state[name] = torch.from_numpy(value)
-    discriminator.load_state_dict(state)
+        state[name] = fir_filter() if value is None else torch.from_numpy(value)
+    discriminator.load_state_dict(state, assign=True)
     return discriminator.eval()

@@ -1,4 +1,4 @@
-"""Small EG3D and BallGAN models with random weights, and their official descriptions."""
+"""Small EG3D, BallGAN and pix2pix3D models with random weights, and their official descriptions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nerfstudio_gan3d.fields.decoder import LabelDecoder
 from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     FieldConfig,
+    LabelConfig,
     LatentConfig,
     SuperResolutionConfig,
     TriPlaneConfig,
@@ -58,6 +60,8 @@ def generator(
     box_bounds: bool = False,
     axes: Literal["xy_xz_zx", "xy_xz_zy"] = "xy_xz_zx",
     seed: int = 0,
+    labels: LabelConfig | None = None,
+    pose_scale: float = 1.0,
 ) -> Generator:
     """Published rules: planes of 8 px, 16 px rendered, 128 px after super-resolution."""
     torch.manual_seed(seed)
@@ -68,7 +72,9 @@ def generator(
         )
     made = Generator(
         "triplane",
-        LatentConfig(LATENT, LATENT, mapping_layers=2, pose_conditioning=True),
+        LatentConfig(
+            LATENT, LATENT, mapping_layers=2, pose_conditioning=True, pose_scale=pose_scale
+        ),
         FieldConfig(
             TriPlaneConfig(8, 4, 64, 8, axes),
             hidden_dim=8,
@@ -84,6 +90,7 @@ def generator(
         RenderSettings(6, 5, "reference", "box" if box_bounds else "constant"),
         NEURAL,
         SIZE,
+        labels=labels,
     )
     with torch.no_grad():
         for name, value in (*made.named_parameters(), *made.named_buffers()):
@@ -91,16 +98,38 @@ def generator(
                 value.add_(torch.randn_like(value) * 0.1)
         # A density that is neither empty nor solid.
         assert isinstance(made.field, TriPlane)
-        made.field.decoder.out.weight[0].normal_(std=4.0)
-        made.field.decoder.out.bias[0] = 2.0
+        decoder = made.field.decoder
+        density = decoder.label_out if isinstance(decoder, LabelDecoder) else decoder.out
+        assert density.bias is not None
+        density.weight[0].normal_(std=4.0)
+        density.bias[0] = 2.0
     return made.eval()
 
 
-def discriminator(seed: int = 1) -> DualDiscriminator:
-    """For images of 128 px."""
+def label_config(classes: int, geometry_layers: int = 3) -> LabelConfig:
+    """Labels as pix2pix3D has them: one class is an edge map. There are 4 latents in all."""
+    kind = "edge" if classes == 1 else "seg"
+    return LabelConfig(
+        kind,
+        classes,
+        geometry_layers,
+        encode_pose=False,
+        feature_dim=7,
+        encoder_base=512,
+        encoder_max=8,
+    )
+
+
+def discriminator(seed: int = 1, classes: int = 0, channel_max: int = 8) -> DualDiscriminator:
+    """For images of 128 px, with so many label channels beside them."""
     torch.manual_seed(seed)
     return DualDiscriminator(
-        SIZE, channel_base=256, channel_max=8, conv_clamp=256.0, mapping_layers=2
+        SIZE,
+        img_channels=3 + classes,
+        channel_base=256,
+        channel_max=channel_max,
+        conv_clamp=256.0,
+        mapping_layers=2,
     ).eval()
 
 
@@ -115,7 +144,7 @@ def description(
         for part in path:
             children = module.setdefault("modules", {})
             module = children.setdefault(part, {"class_name": "Layer"})
-        buffer = leaf in ("resample_filter", "noise_const", "w_avg")
+        buffer = leaf in ("resample_filter", "noise_const", "w_avg", "alpha")
         module.setdefault("buffers" if buffer else "parameters", {})[leaf] = value.detach().clone()
     return root
 
@@ -131,9 +160,22 @@ def generator_description(
         "rendering_kwargs": {**RENDERING, **rendering},
         "neural_rendering_resolution": NEURAL,
     }
+    labelled = made.labels is not None
+    if labelled:
+        state["superresolution_semantic.resample_filter"] = torch.ones(4, 4)
+        state["backbone.mapping.embed_mask.alpha"] = torch.tensor(-1)
     if made.background is not None:
         attributes["BG_kwargs"] = {"R": made.background.radius}
-    root = description("TriPlaneGenerator", state, attributes)
+    class_name = "TriPlaneSemanticEntangleGenerator" if labelled else "TriPlaneGenerator"
+    root = description(class_name, state, attributes)
+    if made.labels is not None:
+        name = "Edge" if made.labels.kind == "edge" else "Mask"
+        modules = root["modules"]
+        mapping = modules["backbone"]["modules"]["mapping"]
+        mapping["class_name"] = f"{name}MappingNetwork_disentangle"
+        decoder = "training.triplane_cond.OSGDecoder_semantic_lateSeparate"
+        modules["decoder"]["class_name"] = decoder
+        modules["superresolution_semantic"]["class_name"] = "SuperresolutionHybrid2X_semantic"
     root["buffers"] = {"dataset_label_std": torch.zeros(25)}
     if planes is not None:
         root["modules"]["renderer"] = {
@@ -156,8 +198,11 @@ def discriminator_description(made: DualDiscriminator) -> dict[str, Any]:
 def snapshot(
     path: Path, averaged: Generator, with_discriminator: bool = True, **rendering: Any
 ) -> Path:
-    """A file with ``averaged`` as G_ema, and a discriminator."""
+    """A file with ``averaged`` as G_ema, and a discriminator, or both where there are labels."""
     networks: dict[str, Any] = {"G_ema": generator_description(averaged, **rendering)}
     if with_discriminator:
         networks["D"] = discriminator_description(discriminator())
+    if with_discriminator and averaged.labels is not None:
+        judge = discriminator(2, averaged.labels.channels)
+        networks["D_semantic"] = discriminator_description(judge)
     return write_snapshot(path, networks)

@@ -13,11 +13,14 @@ import yaml
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.scripts.exporter import ExportTSDFMesh
 from nerfstudio.scripts.render import RenderInterpolated
+from PIL import Image
+from trimesh.visual import ColorVisuals
 
 from nerfstudio_gan3d.cli import main
+from nerfstudio_gan3d.data.palettes import OFFICIAL_COLOURS
 from nerfstudio_gan3d.pretrained import UnpackedRunConfig
 from nerfstudio_gan3d.run import read_config
-from tests.snapshots.networks import SIZE, generator, snapshot
+from tests.snapshots.networks import SIZE, generator, label_config, snapshot
 
 CAMERAS = 6
 
@@ -80,3 +83,46 @@ def test_own_commands_write_pictures_and_meshes(imported: Path, tmp_path: Path) 
     assert len(found.faces) > 50
     # box_warp 1.1: nothing lies outside.
     assert np.abs(found.vertices).max() < 0.56
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """config.yml of a small pix2pix3D with six classes, set to few samples."""
+    folder = tmp_path_factory.mktemp("labelled")
+    file = snapshot(folder / "s.pkl", generator(labels=label_config(6)))
+    assert main(["import", str(file), "--output", str(folder / "run")]) == 0
+    path = folder / "run" / "config.yml"
+    config = read_config(path)
+    assert isinstance(config, UnpackedRunConfig)
+    config.pipeline.evaluation.num_samples = 8  # pyright: ignore[reportAttributeAccessIssue]
+    path.write_text(yaml.dump(config))
+    return path
+
+
+def test_eval_of_a_labelled_model_without_a_data_set(labelled: Path, tmp_path: Path) -> None:
+    ComputePSNR(labelled, tmp_path / "figures.json").main()
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert report["method_name"] == "gan3d-pix2pix3d-128"
+    assert report["results"]["num_samples"] == 8
+    assert 0 < report["results"]["coverage_mean"] < 1
+
+
+def test_samples_and_meshes_follow_a_label_map_of_ones_own(labelled: Path, tmp_path: Path) -> None:
+    ids = np.zeros((SIZE, SIZE), np.uint8)
+    ids[20:100, 30:90] = 1
+    Image.fromarray(ids).save(tmp_path / "map.png")
+    load = ["--load-config", str(labelled), "--seeds", "0", "--outputs", "labels"]
+    pictures = {}
+    for name, given in (("blank", []), ("own", ["--input-file", str(tmp_path / "map.png")])):
+        path = tmp_path / f"{name}.png"
+        assert main(["sample", *load, "--output", str(path), *given]) == 0
+        pictures[name] = mediapy.read_image(path)
+    assert (pictures["blank"] != pictures["own"]).any()
+    mesh, own = tmp_path / "mesh.ply", ["--input-file", str(tmp_path / "map.png")]
+    load = ["--load-config", str(labelled), "--resolution", "24", "--color", "labels"]
+    assert main(["mesh", *load, "--output", str(mesh), *own]) == 0
+    found = trimesh.load(mesh, force="mesh")
+    assert isinstance(found, trimesh.Trimesh)
+    assert isinstance(found.visual, ColorVisuals)
+    colours = {tuple(colour) for colour in np.asarray(found.visual.vertex_colors)[:, :3].tolist()}
+    assert colours <= set(OFFICIAL_COLOURS[:6])
