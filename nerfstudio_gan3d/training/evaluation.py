@@ -38,6 +38,11 @@ class LabelInputs(NamedTuple):
     maps: UInt8[Tensor, "n 1 r r"]
     poses: Float[Tensor, "n 25"]
 
+    @property
+    def blank(self) -> bool:
+        """Whether the maps show nothing, as those of imported models do."""
+        return bool((self.maps == self.maps[0, 0, 0, 0]).all())
+
     def rows(self, start: int, count: int) -> LabelInputs:
         """``count`` of them, from the beginning again after the last one."""
         chosen = (start + torch.arange(count)) % len(self.maps)

@@ -212,7 +212,7 @@ class GanPipeline(VanillaPipeline):
                 + generator.settings.importance_samples,
             },
         )
-        if inputs is None:
+        if inputs is None or inputs.blank:
             return result
         figures = label_figures(generator, inputs, extractor, config)
         return EvaluationResult(

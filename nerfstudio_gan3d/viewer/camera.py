@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio, orbit_labels
 
@@ -47,11 +49,23 @@ def first_camera(
         if value <= 0:
             raise ValueError(f"viewer camera: {name} = {value}, but it must be positive")
     angles = torch.deg2rad(torch.tensor([[AZIMUTH_DEG], [ELEVATION_DEG]], dtype=torch.float64))
-    label = orbit_labels(angles[0], angles[1], radius, pivot, focal)[0]
+    return camera_at(orbit_labels(angles[0], angles[1], radius, pivot, focal), pivot, aspect)
+
+
+def camera_at(
+    pose: Float[Tensor, "1 25"], pivot: tuple[float, float, float], aspect: float
+) -> ViewerCamera:
+    """The viewer's camera that stands where a camera label's does and looks at the pivot.
+
+    Args:
+        pose: its focal length is that of the shorter side of the canvas.
+        pivot: point looked at, object-world units.
+        aspect: width of the browser's canvas divided by its height.
+    """
     rotation = object_to_nerfstudio().double() * VIEWER_SCALE
-    position = rotation @ label[[3, 7, 11]]
+    position = rotation @ pose[0, [3, 7, 11]].double()
     target = rotation @ torch.tensor(pivot, dtype=torch.float64)
-    fov = 2 * math.atan(0.5 / (focal * min(aspect, 1.0)))
+    fov = 2 * math.atan(0.5 / (float(pose[0, 16]) * min(aspect, 1.0)))
     return ViewerCamera(_triple(position), _triple(target), fov)
 
 

@@ -20,8 +20,10 @@ from viser import ClientHandle, ViserServer
 from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.outputs import Backdrop
+from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
 from nerfstudio_gan3d.viewer.camera import first_camera
 from nerfstudio_gan3d.viewer.fair_lock import FairLock
+from nerfstudio_gan3d.viewer.label_editor import LabelEditor
 from nerfstudio_gan3d.viewer.pace import keep_pace
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 
 OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
+LABELS = "labels"
+"""Output of models with labels."""
 OWN, OTHER_SEED, COLOUR, REMOVED = "own", "another seed's", "plain colour", "removed"
 # The sliders end here unless the configuration names a larger seed.
 LARGEST_SEED = 999
@@ -47,14 +51,16 @@ CPU_TRAINING_MAX_RES = 160
 class ViewerLevels(ViewerParameter[tuple[int, int]]):
     """A slider with two handles: the first and the last of a range of levels."""
 
-    def __init__(self, name: str, levels: int, default_value: tuple[int, int], hint: str) -> None:
+    def __init__(
+        self, name: str, levels: tuple[int, int], default_value: tuple[int, int], hint: str
+    ) -> None:
         super().__init__(name, default_value)
         self.levels = levels
         self.hint = hint
 
     def _create_gui_handle(self, viser_server: ViserServer) -> None:
         self.gui_handle = viser_server.gui.add_multi_slider(
-            self.name, 0, self.levels - 1, 1, self.default_value, hint=self.hint
+            self.name, *self.levels, 1, self.default_value, hint=self.hint
         )
 
 
@@ -81,15 +87,29 @@ class SceneControls(ViewerControl):
         self._panel: ControlPanel | None = None
         self._training = False
         self._levels = model.generator.field.num_ws
+        self.labels: LabelEditor | None = None
+        if model.label_store is not None:
+            self.labels = LabelEditor(
+                model.generator_ema,
+                model.label_store,
+                config.view_radius,
+                config.view_pivot,
+                config.view_focal,
+            )
+        mapping = model.generator.mapping
+        # Levels before these come from the label map, whatever the seed.
+        free = mapping.geometry_layers if isinstance(mapping, LabelMappingNetwork) else 0
+        self._mixes = self._levels - free > 1
         seeds = max(LARGEST_SEED, config.seed, config.background_seed or 0)
-        self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint="Which object is shown")
+        self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint=self._seed_hint())
         self.truncation = ViewerSlider(
             "Truncation",
             float(config.truncation),
             0.0,
             max(1.0, float(config.truncation)),
             0.01,
-            hint="Psi: 1 is the full variety, 0 the mean object",
+            hint="Psi: 1 is the full variety, 0 the mean object"
+            + ("" if self.labels is None else ", of label maps as well as seeds"),
         )
         cutoff = config.truncation_cutoff
         self.truncation_cutoff = ViewerSlider(
@@ -110,8 +130,8 @@ class SceneControls(ViewerControl):
         self.mix_seed = ViewerSlider("Mixing seed", min(config.seed + 1, seeds), 0, seeds, 1)
         self.mix_levels = ViewerLevels(
             "Mixed levels",
-            self._levels,
-            (0, (self._levels - 1) // 2),
+            (free, self._levels - 1),
+            (free, max((self._levels - 1) // 2, free)),
             "First and last level taken from the mixing seed; low levels are coarse",
         )
         choices = [OWN, COLOUR, REMOVED]
@@ -137,9 +157,15 @@ class SceneControls(ViewerControl):
         self.conditioning_azimuth = ViewerSlider("Pose azimuth", 0.0, -180.0, 180.0, 1.0)
         self.conditioning_elevation = ViewerSlider("Pose elevation", 0.0, -89.0, 89.0, 1.0)
 
+    def _seed_hint(self) -> str:
+        if self.labels is None:
+            return "Which object is shown"
+        return "Colours and materials alone: the label map decides the shape"
+
     def request(self) -> SceneRequest:
         """The Scene that the controls name at this moment."""
         path = float(self.interpolation.value)
+        edit = None if self.labels is None else self.labels.now
         first, last = sorted(self.mix_levels.value)
         return SceneRequest(
             seed=int(self.seed.value),
@@ -153,6 +179,8 @@ class SceneControls(ViewerControl):
             mix_seed=int(self.mix_seed.value) if self.mix.value else None,
             mix_levels=tuple(range(first, last + 1)) if self.mix.value else (),
             camera_label=self._camera_label(),
+            label=0 if edit is None else edit.label,
+            appearance=None if edit is None else edit.appearance,
         )
 
     def _cutoff(self) -> int | None:
@@ -186,10 +214,19 @@ class SceneControls(ViewerControl):
         return self._panel is not None and not self._training
 
     def shown_output(self) -> str | None:
-        """The only output that is looked at; None without a viewer or where its screen is split."""
-        if self._panel is None or self._panel.split:
+        """The only output that is looked at; None without a viewer or where its screen is split.
+
+        Without super-resolution the other outputs are complete but for normals, so then one of the
+        two of a split screen stands for both.
+        """
+        if self._panel is None:
             return None
-        return self._panel.output_render
+        if not self._panel.split:
+            return self._panel.output_render
+        if self._config.has_super_resolution:
+            return None
+        chosen = self._panel.output_render, self._panel.split_output_render
+        return "normals" if "normals" in chosen else chosen[0]
 
     def _setup(self, viewer: Viewer) -> None:
         """Puts the controls into the viewer; nerfstudio calls it when the viewer starts."""
@@ -197,7 +234,8 @@ class SceneControls(ViewerControl):
         self._panel = viewer.control_panel
         self._training = viewer.trainer is not None
         # nerfstudio learns the outputs from the first picture; the choice is known before it.
-        self._panel.update_output_options(list(OUTPUTS))
+        shown = OUTPUTS if self.labels is None else (*OUTPUTS, LABELS)
+        self._panel.update_output_options(list(shown))
         model = viewer.get_model()
         if model.device.type == "cpu" and not self._config.has_super_resolution:
             training = viewer.trainer is not None
@@ -220,6 +258,11 @@ class SceneControls(ViewerControl):
             reset = viewer.viser_server.gui.add_button("Reset view")
             reset.on_click(lambda event: event.client and self._place_camera(event.client))
         self._show_what_applies()
+        if self.labels is not None:
+            # It reads data sets, which nothing that models import does.
+            from nerfstudio_gan3d.viewer.label_panel import LabelPanel
+
+            LabelPanel(self.labels, viewer, order + 0.25)
         viewer.viser_server.on_client_connect(self._greet)
 
     def _elements(self) -> list[ViewerParameter]:
@@ -232,12 +275,15 @@ class SceneControls(ViewerControl):
         ]
         if self._levels > 1:
             elements.insert(2, self.truncation_cutoff)
+        if self._mixes:
             elements += [self.mix, self.mix_seed, self.mix_levels]
         elements.append(self.background)
         if self._config.background:
             elements.append(self.background_seed)
         elements.append(self.colour)
-        if self._config.latent.pose_conditioning and self._config.latent.pose_scale != 0:
+        latent = self._config.latent
+        # With a label map its own camera is what the generator is told.
+        if latent.pose_conditioning and latent.pose_scale != 0 and self.labels is None:
             elements += [self.conditioning, self.conditioning_azimuth, self.conditioning_elevation]
         return elements
 

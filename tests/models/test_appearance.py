@@ -5,7 +5,7 @@ import torch
 
 from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.latents import Appearance, LabelView, SceneRequest, request_latents
-from nerfstudio_gan3d.models.appearance import fit_appearance
+from nerfstudio_gan3d.models.appearance import fit_appearance, surroundings
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.gan import make_generator
 from nerfstudio_gan3d.models.generator import Generator
@@ -66,6 +66,24 @@ def test_what_is_behind_the_thing_plays_no_part() -> None:
     scale = error_of(generator, view, image, mean)
     assert error_of(generator, view, image, first) < scale / 10
     assert error_of(generator, view, image, second) < scale / 10
+
+
+def test_what_is_behind_the_thing_is_guessed_from_beside_it() -> None:
+    """Left of the thing all is of one colour, right of it of another one."""
+    side = 20
+    alpha, image = torch.zeros(side, side, 1), torch.zeros(side, side, 3)
+    image[:, : side // 2], image[:, side // 2 :] = torch.tensor([0.2, 0.4, 0.6]), 0.9
+    expected = image.clone()
+    alpha[8:12, 3:7] = 1.0
+    image[8:12, 3:7] = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(0))
+    guess = surroundings(image.view(1, -1, 3), alpha.view(1, -1, 1)).view(side, side, 3)
+    # Seven and more pixels, three and a half standard deviations, from the other colour.
+    torch.testing.assert_close(guess[:, :3], expected[:, :3], atol=2e-3, rtol=0)
+    torch.testing.assert_close(guess[8:12, 3:5], expected[8:12, 3:5], atol=0.05, rtol=0)
+    # Where the thing is everywhere there is nothing to guess from; its mean is as good as any.
+    full = torch.ones(1, side * side, 1)
+    everywhere = surroundings(torch.full((1, side * side, 3), 0.3), full)
+    torch.testing.assert_close(everywhere, torch.full_like(everywhere, 0.3))
 
 
 def test_the_search_leaves_the_generator_as_it_is() -> None:

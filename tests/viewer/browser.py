@@ -70,6 +70,10 @@ class Browser:
     pictures: list[Picture] = field(default_factory=list)
     elements: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Controls by their label, as the viewer described and updated them."""
+    notes: list[str] = field(default_factory=list)
+    """Texts of the notifications, in the order in which they came."""
+    pointer: str | None = None
+    """What a drag or a click on the picture does: "click", "rect-select", or None (the camera)."""
 
     def __post_init__(self) -> None:
         self._socket = connect(f"ws://127.0.0.1:{self.port}", max_size=None)
@@ -108,6 +112,33 @@ class Browser:
         """Presses a button."""
         self.set(label, True)
 
+    def click_scene(self, name: str, place: tuple[float, float]) -> None:
+        """Clicks on a thing of the scene; ``place`` is in the picture, 0..1 from left and top.
+
+        The page sends a ray as well, which the viewer has no use for.
+        """
+        ray = {"ray_origin": (0.0, 0.0, 0.0), "ray_direction": (1.0, 0.0, 0.0)}
+        self.send(
+            {"type": "SceneNodeClickMessage", "name": name, "instance_index": None,
+             "screen_pos": place, **ray}
+        )  # fmt: skip
+
+    def draw_rectangle(self, low: tuple[float, float], high: tuple[float, float]) -> None:
+        """Drags the mouse from one place of the picture to another."""
+        self.send(
+            {"type": "ScenePointerMessage", "event_type": "rect-select", "ray_origin": None,
+             "ray_direction": None, "screen_pos": (low, high)}
+        )  # fmt: skip
+
+    def upload(self, label: str, name: str, content: bytes) -> None:
+        """Gives a file to an upload button."""
+        where = {"source_component_id": self.elements[label]["id"], "transfer_uuid": name}
+        self.send(
+            {"type": "FileTransferStart", "filename": name, "mime_type": "image/png",
+             "part_count": 1, "size_bytes": len(content), **where}
+        )  # fmt: skip
+        self.send({"type": "FileTransferPart", "part": 0, "content": content, **where})
+
     def _read(self) -> None:
         for raw in self._socket:
             assert isinstance(raw, bytes)
@@ -125,6 +156,10 @@ class Browser:
             for element in self.elements.values():
                 if element["id"] == message["id"]:
                     element.update(message["updates"])
+        elif kind == "NotificationMessage":
+            self.notes.append(message["body"])
+        elif kind == "ScenePointerEnableMessage":
+            self.pointer = message["event_type"] if message["enable"] else None
         elif kind in CAMERA_FIELDS:
             name, key = CAMERA_FIELDS[kind]
             setattr(self.view, name, message[key])

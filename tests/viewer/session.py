@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nerfstudio.data.scene_box import SceneBox
@@ -21,6 +21,7 @@ from viser import ClientHandle
 
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.pix2pix3d import pix2pix3d_edges_tiny, pix2pix3d_tiny
 from nerfstudio_gan3d.viewer.settings import gan_viewer_config
 
 PATIENCE = 120.0
@@ -38,10 +39,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
 class ModelPipeline(nn.Module):
     """What a viewer needs of a pipeline."""
 
-    def __init__(self, model: GanModel) -> None:
+    def __init__(self, model: GanModel, datamanager: Any = None) -> None:
         super().__init__()
         self._model = model
-        self.datamanager = SimpleNamespace(includes_time=False)
+        self.datamanager = datamanager or SimpleNamespace(includes_time=False)
 
     @property
     def model(self) -> GanModel:
@@ -61,6 +62,23 @@ def small_config() -> GanModelConfig:
     config = fit_to_cars(ballgan_tiny())
     config.samples = 3
     config.field.triplane.plane_size = 8
+    return config
+
+
+def small_labels_config(kind: Literal["seg", "edge"] = "seg") -> GanModelConfig:
+    """The tiny preset of pix2pix3D at 16 px; of three classes, or of edges."""
+    config = fit_to_cars(pix2pix3d_tiny() if kind == "seg" else pix2pix3d_edges_tiny())
+    config.samples = 3
+    # Planes of that size have four latents, of which half come from the map.
+    config.field.triplane.plane_size, config.labels.geometry_layers = 8, 0
+    config.image_resolution = config.neural_resolution = 16
+    config.patch_resolution, config.schedule.crop_share = 0, 0.0
+    # Solid, so that an untrained model has something to show besides background.
+    config.field.density_scale = 300.0
+    if kind == "seg":
+        config.labels.classes = 3
+        config.labels.class_names = ("background", "body", "wheel")
+        config.labels.palette = ((0, 0, 0), (255, 0, 0), (0, 0, 255))
     return config
 
 
@@ -115,8 +133,11 @@ class Session:
 
 
 @contextmanager
-def running_viewer(model: GanModel, folder: Path, max_res: int | None = None) -> Iterator[Session]:
-    """A viewer of this model on a free port of this machine; ``max_res`` limits its pictures."""
+def running_viewer(
+    model: GanModel, folder: Path, max_res: int | None = None, datamanager: Any = None
+) -> Iterator[Session]:
+    """A viewer of this model on a free port of this machine; ``max_res`` limits its pictures,
+    ``datamanager`` is that of a data set."""
     config = gan_viewer_config()
     port = config.websocket_port = get_free_port()
     # nerfstudio's types ask for whole classes; the viewer uses no more of them than is here.
@@ -124,7 +145,7 @@ def running_viewer(model: GanModel, folder: Path, max_res: int | None = None) ->
         config,
         log_filename=folder / "viewer.log",
         datapath=folder,
-        pipeline=ModelPipeline(model),  # type: ignore[arg-type]
+        pipeline=ModelPipeline(model, datamanager),  # type: ignore[arg-type]
         train_lock=threading.Lock(),  # type: ignore[arg-type]
     )
     if max_res is not None:

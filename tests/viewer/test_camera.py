@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 
-from nerfstudio_gan3d.viewer.camera import first_camera
+from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.viewer.camera import camera_at, first_camera
 
 
 def test_position_by_hand() -> None:
@@ -28,3 +30,13 @@ def test_the_shorter_side_shows_what_a_training_image_shows(aspect: float, half:
 def test_sizes_must_be_positive(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="must be positive"):
         first_camera(wrong[0], (0.0, 0.0, 0.0), *wrong[1:])
+
+
+def test_a_camera_label_is_looked_from() -> None:
+    """From +x, two units away, focal 2 sides: nerfstudio's world is (x, -z, y), times ten."""
+    pose = orbit_labels(torch.tensor([math.pi / 2]), torch.zeros(1), 2.0, (0.0, 0.5, 0.0), 2.0)
+    camera = camera_at(pose, (0.0, 0.5, 0.0), 0.5)
+    assert camera.position == pytest.approx((20.0, 0.0, 5.0), abs=1e-5)
+    assert camera.look_at == pytest.approx((0.0, 0.0, 5.0))
+    # Twice as high as wide: the width shows 0.5 / 2 to each side, the height twice that.
+    assert math.tan(camera.fov / 2) == pytest.approx(0.5)
