@@ -85,8 +85,8 @@ def test_the_encoder_is_told_where_the_map_is_seen_from(
     view = LabelView(store.maps[:1], store.poses[:1])
     elsewhere = replace(view, pose=store.poses[1:2])
     first = geometry_layers(generator)
-    found = [ws(generator, SceneRequest(label=x), None)[:, :first] for x in (view, elsewhere)]
-    assert not torch.allclose(*found)
+    one, other = (ws(generator, SceneRequest(label=x), None)[:, :first] for x in (view, elsewhere))
+    assert not torch.allclose(one, other)
 
 
 def test_a_given_appearance_takes_the_place_of_the_seeds(

@@ -184,3 +184,26 @@ def test_what_cannot_be_unpacked_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'gan3d-none', which is not installed"):
         unpack_file(other, tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_the_bundled_labelled_checkpoint(tmp_path: Path) -> None:
+    name = "pix2pix3d-cars64"
+    assert main(["pretrained", name, str(tmp_path / "cars")]) == 0
+    file = Path(pretrained.__file__).parent / "assets" / f"{name}.safetensors"
+    assert file.stat().st_size <= 16e6
+    opened = load_run(tmp_path / "cars")
+    store = opened.model.label_store
+    assert store is not None
+    assert store.labels.class_names == ("background", "body", "glass", "wheel", "trim", "light")
+    right = torch.zeros(2)
+    with torch.no_grad():
+        for index in range(8):
+            pose = store.poses[index : index + 1]
+            found = opened.generator.render(opened.scene(SceneRequest(label=index)), pose)
+            assert found.labels is not None
+            same = found.labels.argmax(1)[0] == store.maps[index, 0]
+            thing = store.maps[index, 0] > 0
+            right += torch.stack([same.float().mean(), same[thing].float().mean()])
+    # Held-out maps; all background would have 0.75 and 0.
+    assert right[0] / 8 > 0.88
+    assert right[1] / 8 > 0.65

@@ -25,7 +25,13 @@ from nerfstudio_gan3d.scene import Condition
 from tests.models.tiny import field_config, images, labels, model_config
 
 CLASSES = 3
-NOTHING = {"image_l1": 0.0, "lpips": 0.0, "labels": 0.0, "adversarial": 0.0, "cross_view": 0.0}
+NOTHING: dict[str, Any] = {
+    "image_l1": 0.0,
+    "lpips": 0.0,
+    "labels": 0.0,
+    "adversarial": 0.0,
+    "cross_view": 0.0,
+}
 
 
 def label_config(kind: str = "seg", **changes: Any) -> LabelConfig:
@@ -45,7 +51,7 @@ def config(
     kind: str = "seg",
     representation: str = "triplane",
     super_resolution: bool = False,
-    label_losses: dict[str, float] | None = None,
+    label_losses: dict[str, Any] | None = None,
     schedule: dict[str, Any] | None = None,
     **changes: Any,
 ) -> GanModelConfig:
@@ -197,21 +203,26 @@ def test_every_parameter_gets_a_gradient(
     for name, parameter in [*generator.named_parameters(), *objective.named_parameters()]:
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
-    assert {n for n, p in generator.mapping.named_parameters() if not p.grad.any()} == set()
+        assert bool(parameter.grad.any()) or not name.startswith("mapping."), name
 
 
 def test_cross_view_compares_with_the_scene_of_the_labels_seen_from_elsewhere() -> None:
     generator, _ = build(config())
     maps_in, pose, other = encode_labels(maps(2), "seg", CLASSES), labels(2, 1), labels(2, 2)
     condition = Condition(torch.randn(2, 16), torch.randn(2, 16), pose, maps_in)
+    decoder: Any = generator.field.decoder
     with torch.no_grad():
-        generator.field.decoder.label_out.weight.normal_()
+        decoder.label_out.weight.normal_()
         scene = generator.scene(generator.map(condition))
-        seen = generator.render(scene, other).labels.argmax(1, keepdim=True)
+        labels_there: Any = generator.render(scene, other).labels
+        seen = labels_there.argmax(1, keepdim=True)
         anew = encode_labels(seen.to(torch.uint8), "seg", CLASSES)
         again = Condition(condition.z, condition.z_background, other, anew)
         recovered = generator.render(generator.scene(generator.map(again)), pose).raw_labels
-        expected = cross_view_loss(recovered, generator.render(scene, pose).raw_labels)
+        reference = generator.render(scene, pose).raw_labels
+        assert recovered is not None
+        assert reference is not None
+        expected = cross_view_loss(recovered, reference)
     found = cross_view(generator, condition, scene, other)
     assert float(expected) > 1e-4
     torch.testing.assert_close(found, expected)
@@ -278,6 +289,7 @@ def test_a_faint_object_cannot_outvote_what_is_behind_it() -> None:
         made = generator.render(generator.scene(generator.map(condition)), labels(1))
     opacity = made.rendering.accumulation.mT.unflatten(2, (16, 16))[:, 0]
     assert 0.05 < float(opacity.max()) < 0.9
+    assert made.labels is not None
     shares = made.labels.exp() - 1e-3
     torch.testing.assert_close(shares[:, 2], opacity, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(shares[:, 0], 1 - opacity, atol=1e-4, rtol=1e-4)

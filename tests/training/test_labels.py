@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_a_set_without_label_maps_is_refused_before_training(tmp_path: Path) -> 
     [
         ("seg", np.full((16, 16), 3, np.uint8), "class id 3"),
         ("seg", np.zeros((8, 8), np.uint8), "8 x 8 pixels"),
-        ("edge", np.tile(np.uint8([0, 128, 255]), (16, 16, 1)), "one grey channel"),
+        ("edge", np.tile(np.array([0, 128, 255], np.uint8), (16, 16, 1)), "one grey channel"),
     ],
 )
 def test_a_bad_label_map_ends_training_in_a_sentence(
@@ -155,8 +156,9 @@ def test_the_preset_learns_the_labels_of_the_bundled_cars(tmp_path: Path) -> Non
         max_num_iterations=100,
         steps_per_eval_image=0,
     )
-    config.pipeline.datamanager.batch_size = 4
-    config.pipeline.model.schedule.scenes_per_batch = 2  # type: ignore[attr-defined]
+    pipeline: Any = config.pipeline
+    pipeline.datamanager.batch_size = 4
+    pipeline.model.schedule.scenes_per_batch = 2
     made = trainer(config)
     untrained = label_scores(made)
     made.train()
