@@ -8,7 +8,7 @@ inside is clicked on. For rectangles there is no such way: the callback is there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class LabelBrush:
             initial_value=self._names[0 if self._edges else min(1, len(self._names) - 1)],
             hint="The pen draws lines, the eraser paper" if self._edges else "What is painted",
         )
-        self._legend = gui.add_markdown("", visible=not self._edges)
+        self._colour = gui.add_markdown("", visible=not self._edges)
         self._clicks = gui.add_checkbox(
             "Paint by clicking",
             False,
@@ -84,10 +84,10 @@ class LabelBrush:
             BOX, *box_from_inside(BOX_SIDE), opacity=0.0, visible=False
         )
         self._box.on_click(self._clicked)
-        self._tool.on_update(lambda _: self._show_legend())
+        self._tool.on_update(lambda _: self._show_colour())
         self._clicks.on_update(lambda _: self._show_what_applies())
         rectangle.on_click(self._arm)
-        self._show_legend()
+        self._show_colour()
         self._show_what_applies()
 
     @property
@@ -139,23 +139,21 @@ class LabelBrush:
             raise ValueError("no rectangle was drawn; press Paint rectangle again, then drag")
         self._editor.rectangle(self._scene(), self.camera(client), low, high, self.value)
 
-    def _show_legend(self) -> None:
+    def _show_colour(self) -> None:
         if not self._edges:
-            self._legend.content = legend(self._names, colours(self._editor.labels), self.value)
+            chosen = slice(self.value, self.value + 1)
+            palette = colours(self._editor.labels)
+            self._colour.content = legend(self._names[chosen], palette[chosen])
 
     def _show_what_applies(self) -> None:
         for element in (self._box, self._width, self._connect):
             element.visible = self._clicks.value
 
 
-def legend(names: list[str], palette: tuple[tuple[int, int, int], ...], chosen: int) -> str:
-    """Markdown that shows the colour of each class; viser draws a chip beside a colour's code."""
-    parts = []
-    for index, (name, colour) in enumerate(zip(names, palette, strict=True)):
-        text = f"**{name}**" if index == chosen else name
-        # No line ends between a colour and its name.
-        parts.append("`#{:02x}{:02x}{:02x}`\u00a0".format(*colour) + text.replace(" ", "\u00a0"))
-    return " · ".join(parts)
+def legend(names: Sequence[str], palette: Sequence[tuple[int, int, int]]) -> str:
+    """Markdown with a line for each class; viser draws a chip beside a colour's code."""
+    lines = ("`#{:02x}{:02x}{:02x}` ".format(*colour) for colour in palette)
+    return "  \n".join(line + name for line, name in zip(lines, names, strict=True))
 
 
 def box_from_inside(side: float) -> tuple[np.ndarray, np.ndarray]:

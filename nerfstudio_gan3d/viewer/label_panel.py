@@ -20,13 +20,14 @@ from nerfstudio_gan3d.models.appearance import STEPS, fit_appearance
 from nerfstudio_gan3d.viewer.camera import camera_at
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
 from nerfstudio_gan3d.viewer.label_files import (
+    class_names,
     colours,
     load_edit,
     map_pixels,
     save_edit,
     saved_edits,
 )
-from nerfstudio_gan3d.viewer.label_painting import LabelBrush
+from nerfstudio_gan3d.viewer.label_painting import LabelBrush, legend
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -68,6 +69,8 @@ class LabelPanel:
             self.brush = LabelBrush(editor, viewer, lambda: self._model.scene().scene, self.do)
             self._add_steps()
             self._add_appearance()
+            if editor.labels.kind != "edge":
+                self._gui.add_markdown(legend(class_names(editor.labels), colours(editor.labels)))
         self._refresh()
 
     def _add_sources(self) -> None:

@@ -429,5 +429,5 @@ def test_the_box_is_seen_from_its_inside() -> None:
 
 
 def test_the_legend_names_each_colour() -> None:
-    text = legend(["sky", "car"], ((255, 0, 16), (0, 10, 255)), 1)
-    assert text == "`#ff0010`\u00a0sky · `#000aff`\u00a0**car**"
+    text = legend(["sky", "car"], ((255, 0, 16), (0, 10, 255)))
+    assert text == "`#ff0010` sky  \n`#000aff` car"
