@@ -107,13 +107,14 @@ def answered(
 def strokes(
     session: Session, browser: Browser, editor: LabelEditor, repeats: int, turn: float
 ) -> dict[str, Any]:
-    """Clicks with another class each, so that every one changes the map."""
+    """Clicks with the rarest class, so that every one changes the map; each is undone."""
     times, undone = [], []
+    if editor.labels.kind != "edge":
+        counts = torch.bincount(editor.view.map.flatten(), minlength=editor.labels.classes)
+        browser.set("Class", browser.elements["Class"]["options"][int(counts.argmin())])
     for index in range(repeats):
         if turn:
             browser.orbit(turn)
-        browser.set("Class", list(browser.elements["Class"]["options"])[2 + index % 3])
-        time.sleep(0.2)
         before = editor.now
 
         def changed(before: Any = before) -> bool:

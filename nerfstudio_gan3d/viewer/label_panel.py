@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from viser import ClientHandle, GuiEvent
+from viser import ClientHandle, GuiDropdownHandle, GuiEvent
 
 from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.data.label_maps import decode_label_file
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nerfstudio_gan3d.models.gan import GanModel
 
 TITLE = "Label map"
-OWN, NONE = "my own", "choose one"
+KEPT, OWN = [str(index) for index in range(STORED_MAPS)], "my own"
 UNDO, REDO, RESET = "Undo", "Redo", "Reset"
 STEPS_BACK: list[str] = [UNDO, REDO, RESET]
 FOLDER = "label_edits"
@@ -76,7 +76,7 @@ class LabelPanel:
     def _add_sources(self) -> None:
         self._kept = self._gui.add_dropdown(
             "Kept map",
-            [*(str(index) for index in range(STORED_MAPS)), OWN],
+            KEPT,
             hint="Label maps of the data set that the checkpoint carries",
         )
         self._kept.on_update(self._event(self._choose))
@@ -87,10 +87,10 @@ class LabelPanel:
             "seen from where you stand now",
         )
         upload.on_upload(self._event(self._upload))
-        self._saved = self._gui.add_dropdown(
-            "Saved edit", [NONE], hint="Label map, its view and its appearance"
+        self._saved = self._gui.add_dropdown("Saved edit", [""], hint="What Save wrote")
+        self._load_saved = self._button(
+            "Load saved edit", self._load, "Label map, its view and its appearance"
         )
-        self._saved.on_update(self._event(self._load))
         self._button("Go to its view", self._go_to_view, "Look from where the map is seen from")
 
     def _add_steps(self) -> None:
@@ -171,7 +171,7 @@ class LabelPanel:
         return None if taken[step]() else nothing[step]
 
     def _choose(self, event: GuiEvent[Any], _: ClientHandle) -> None:
-        if event.target.value != OWN:
+        if event.target.value in KEPT:
             self._editor.choose(int(event.target.value))
 
     def _upload(self, event: GuiEvent[Any], client: ClientHandle) -> str:
@@ -185,10 +185,8 @@ class LabelPanel:
         self._editor.load(LabelView(torch.from_numpy(ids)[None, None], pose), file.name)
         return f"{file.name} is the label map now, as if seen from where you stand"
 
-    def _load(self, event: GuiEvent[Any], _: ClientHandle) -> str | None:
-        name = event.target.value
-        if name == NONE:
-            return None
+    def _load(self, _: GuiEvent[Any], __: ClientHandle) -> str:
+        name = self._saved.value
         size = self._model.generator_ema.latent.w_dim
         path = self._folder / name
         view, appearance = load_edit(path, self._editor.labels, self._editor.side, size)
@@ -274,20 +272,25 @@ class LabelPanel:
         self._picture.content = (
             f"![label map]({data_url(map_pixels(view.map, self._editor.labels))})"
         )
-        kept = OWN if not isinstance(now.source, int) else str(now.source)
-        if self._kept.value != kept:
-            self._kept.value = kept
+        own = not isinstance(now.source, int)
+        _choices(self._kept, [*KEPT, OWN] if own else KEPT, OWN if own else str(now.source))
         names = saved_edits(self._folder)
-        if names and list(self._saved.options) != [NONE, *names]:
-            self._saved.options = [NONE, *names]
-        if self._saved.value != NONE:
-            # So that the same one can be chosen again.
-            self._saved.value = NONE
-        self._saved.visible = bool(names)
+        if names:
+            known = self._saved.value if self._saved.value in names else names[-1]
+            _choices(self._saved, names, known)
+        self._saved.visible = self._load_saved.visible = bool(names)
         self._seeds.visible = now.appearance is not None
         painted = ", painted" if self._editor.painted else ""
         appearance = now.appearance_name or "the seed"
         self._status.content = f"Label map: {now.name}{painted}  \nAppearance: {appearance}"
+
+
+def _choices(dropdown: GuiDropdownHandle[str], options: list[str], value: str) -> None:
+    """Sets what a list offers and shows, as far as it does not yet."""
+    if list(dropdown.options) != options:
+        dropdown.options = options
+    if dropdown.value != value:
+        dropdown.value = value
 
 
 def data_url(pixels: Any) -> str:

@@ -162,6 +162,7 @@ def test_clicks_are_no_strokes_until_they_are_asked_for(
 ) -> None:
     _, browser, editor = live
     assert browser.elements["Brush size"]["visible"] is False
+    assert list(browser.elements["Kept map"]["options"]) == [str(index) for index in range(16)]
     browser.click_scene(BOX, (0.5, 0.5))
     browser.set("Strokes", "Reset")
     # The answer to what came after the click.
@@ -231,6 +232,9 @@ def test_files_become_label_maps_of_the_present_view(
         first = pose_at(AZIMUTH, ELEVATION)
         torch.testing.assert_close(editor.view.pose, first, atol=1e-4, rtol=0)
     wait_until(lambda: browser.elements["Kept map"]["value"] == label_panel.OWN)
+    browser.set("Kept map", "2")
+    wait_until(lambda: label_panel.OWN not in browser.elements["Kept map"]["options"])
+    assert editor.now.label == 2
 
 
 @pytest.mark.parametrize(
@@ -271,6 +275,7 @@ def test_an_edit_is_saved_beside_the_run_and_loaded_again(
     browser.set("Seed", 4)
     wait_until(lambda: folder.name in browser.elements["Saved edit"]["options"])
     browser.set("Saved edit", folder.name)
+    browser.click("Load saved edit")
     wait_until(lambda: editor.now.name == f"saved edit {folder.name}")
     assert torch.equal(editor.view.map, saved.map)
     assert editor.now.appearance is not None
