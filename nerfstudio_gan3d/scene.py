@@ -7,7 +7,7 @@ consume Scenes and never ask which method made one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,8 @@ class FieldSamples:
     """What a Field holds at N points of each of B Scenes."""
 
     raw_density: Float[Tensor, "b n 1"]
-    """Density before its activation (`activate_density`)."""
+    """Density before its activation (`activate_density`); of Scenes made of surfaces the logit of
+    the occupancy, which is 0 on the surface."""
     features: Float[Tensor, "b n f"]
     """Colour features in [0, 1] (reference conventions: [-0.001, 1.001]); the first three are
     RGB."""
@@ -67,7 +68,11 @@ class Field(Protocol):
         positions: Float[Tensor, "b n 3"],
         directions: Float[Tensor, "b n 3"] | None = None,
     ) -> FieldSamples:
-        """Content at object-world positions; differentiable."""
+        """Content at object-world positions; differentiable.
+
+        ``directions`` are those of the rays that look there, of unit length. None: colours that
+        depend on them are seen from straight above the surface.
+        """
         ...
 
 
@@ -123,9 +128,15 @@ class Scene:
     behind_labels: tuple[float, ...] = ()
     """What the label features of a ray that ends in nothing, or in the background, are; empty for
     Scenes without labels."""
+    volume: Literal["density", "occupancy"] = "density"
+    """density: a volume of density ``activate_density(raw)``, whose surface lies at a level that is
+    chosen. occupancy: a surface, where ``sigmoid(raw)`` is 1/2 (UNISURF)."""
 
     def density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
-        """Volume density per unit length at object-world positions."""
+        """Volume density per unit length at object-world positions. Scenes made of surfaces have
+        none; ValueError."""
+        if self.volume != "density":
+            raise ValueError("this Scene is made of a surface and has no volume density")
         return activate_density(self.field.query(positions).raw_density, self.density_scale)
 
     def with_background(self, background: Background | None) -> Scene:
