@@ -77,6 +77,15 @@ class Field(Protocol):
 
 
 @runtime_checkable
+class ShapeField(Field, Protocol):
+    """A Field that can tell its density without its colours."""
+
+    def raw_density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
+        """The same as ``query(positions).raw_density``."""
+        ...
+
+
+@runtime_checkable
 class Background(Protocol):
     """What rays end in, already bound to the latents of B Scenes."""
 
@@ -131,6 +140,15 @@ class Scene:
     volume: Literal["density", "occupancy"] = "density"
     """density: a volume of density ``activate_density(raw)``, whose surface lies at a level that is
     chosen. occupancy: a surface, where ``sigmoid(raw)`` is 1/2 (UNISURF)."""
+    shell: float | Float[Tensor, ""] = float("inf")
+    """Scenes made of surfaces: how far before and behind its first surface a ray is sampled,
+    object-world units; infinite is the whole ray."""
+
+    def raw_density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
+        """Raw density at object-world positions, without the colours that some fields can spare."""
+        if isinstance(self.field, ShapeField):
+            return self.field.raw_density(positions)
+        return self.field.query(positions).raw_density
 
     def density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
         """Volume density per unit length at object-world positions. Scenes made of surfaces have

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from nerfstudio_gan3d.networks.ops import FullyConnected
 
+SPHERE_RADIUS = 0.6
+"""Radius of the sphere that surfaces start from, half sides of the box (UNISURF)."""
+
 
 def colour_range(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``sigmoid(x) * 1.002 - 0.001``: colours reach 0 and 1 at finite x (mip-NeRF; EG3D's
@@ -28,6 +31,15 @@ def initial_ball(positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
     """
     squared = positions.square().sum(-1, keepdim=True)
     return 8 * (0.25 - squared) - 2
+
+
+def initial_sphere(positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
+    """``0.6 - r``, r = 1 on the box's faces: what a surface starts from, positive inside.
+
+    It is minus the distance to the surface, as UNISURF's initialisation makes it, in half sides of
+    the box.
+    """
+    return SPHERE_RADIUS - 2 * positions.norm(dim=-1, keepdim=True)
 
 
 class Decoder(nn.Module):

@@ -79,6 +79,8 @@ class StyleHashGrid(nn.Module):
             decoder's hidden layers, and colours from a further layer behind them that has a latent
             of its own, the last one: it cannot move the surface.
         label_activation: of the label features, where there are any.
+        own_colour: give colours such a layer in a field without labels, too.
+        growing: levels count as much as `grow` says, the finer ones later than the coarse ones.
         mixing: bases are mixed "before" the lookup, once a Scene, or "after" it, once a position;
             the results are the same. "auto" mixes before with the PyTorch evaluator and up to 2^18
             entries, where reading fewer columns saves more than mixing whole tables costs.
@@ -86,6 +88,8 @@ class StyleHashGrid(nn.Module):
     Raises:
         ValueError: a size out of range, an unknown option, or bases that nothing would mix.
     """
+
+    level_weights: Tensor | None
 
     def __init__(
         self,
@@ -107,6 +111,8 @@ class StyleHashGrid(nn.Module):
         mixing: Mixing = "auto",
         label_dim: int = 0,
         label_activation: LabelActivation | None = None,
+        own_colour: bool = False,
+        growing: bool = False,
     ) -> None:
         super().__init__()
         _check_option("modulation", modulation, Modulation)
@@ -136,14 +142,20 @@ class StyleHashGrid(nn.Module):
         self.films = nn.ModuleList(
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
         )
-        self.num_ws: int = len(self.styles) + len(self.films) + int(label_activation is not None)
+        own_colour = own_colour or label_activation is not None
+        self.num_ws: int = len(self.styles) + len(self.films) + int(own_colour)
+        if growing and not mixes:
+            raise ValueError(
+                "levels can grow with modulation 'basis' and 'both' alone, and it is 'film'."
+            )
+        self.register_buffer("level_weights", torch.ones(levels) if growing else None)
         self.hidden = nn.ModuleList(
             FullyConnected(in_dim, hidden_dim)
             for in_dim in (levels * features_per_level + 3, hidden_dim)
         )
         self.label_activation = label_activation
         self.colour: nn.ModuleDict | None = None
-        if label_activation is not None:
+        if own_colour:
             self.colour = nn.ModuleDict(
                 {
                     "film": FullyConnected(w_dim, 2 * hidden_dim),
@@ -151,7 +163,7 @@ class StyleHashGrid(nn.Module):
                     "out": FullyConnected(hidden_dim, feature_dim),
                 }
             )
-        self.out = FullyConnected(hidden_dim, 1 + (label_dim or feature_dim))
+        self.out = FullyConnected(hidden_dim, 1 + (label_dim if own_colour else feature_dim))
         with torch.no_grad():
             self.out.weight[0] = 0
 
@@ -177,12 +189,32 @@ class StyleHashGrid(nn.Module):
             colour = self.colour["film"](ws[:, -1]).unflatten(-1, (1, 2, -1)) * FILM_GAIN
         if levels:
             styles = styles / self.bases**0.5
+        if self.level_weights is not None:
+            styles = styles * self.level_weights[:, None]
         if levels and self.mixes_before():
             return Prepared(styles, self._mix_tables(styles), film, colour)
         return Prepared(styles, ws.new_zeros(len(ws), 0, self.features_per_level), film, colour)
 
     def query(self, prepared: Prepared, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at object-world positions. Differentiable once in positions."""
+        hidden, out, raw = self._shape(prepared, positions)
+        if self.colour is None:
+            return FieldSamples(raw, colour_range(out[..., 1:]))
+        shown = _styled(self.colour["hidden"], hidden, prepared.colour)
+        colour = self.colour["out"](shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
+        labels = None if self.label_activation is None else self.label_activation(out[..., 1:])
+        return FieldSamples(raw, colour_range(colour), labels)
+
+    def raw_density(
+        self, prepared: Prepared, positions: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n 1"]:
+        """Raw density alone, without the colours' own layer."""
+        return self._shape(prepared, positions)[2]
+
+    def _shape(
+        self, prepared: Prepared, positions: Float[Tensor, "b n 3"]
+    ) -> tuple[Float[Tensor, "b n h"], Float[Tensor, "b n o"], Float[Tensor, "b n 1"]]:
+        """The decoder's last hidden layer, its outputs, and the raw density."""
         unit = positions / self.box_size + 0.5
         feature = self.encode(prepared, unit).flatten(2)  # [B, N, L * F]
         # The position itself carries what is smoother than the coarsest level.
@@ -194,12 +226,16 @@ class StyleHashGrid(nn.Module):
         if self.initial_density is not None:
             raw = raw + self.initial_density(positions)
         inside = positions.abs().amax(-1, keepdim=True) <= self.box_size / 2
-        raw = torch.where(inside, raw, OUTSIDE_RAW_DENSITY)
-        if self.colour is None or self.label_activation is None:
-            return FieldSamples(raw, colour_range(out[..., 1:]))
-        shown = _styled(self.colour["hidden"], hidden, prepared.colour)
-        colour = self.colour["out"](shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
-        return FieldSamples(raw, colour_range(colour), self.label_activation(out[..., 1:]))
+        return hidden, out, torch.where(inside, raw, OUTSIDE_RAW_DENSITY)
+
+    @torch.no_grad()
+    def grow(self, share: float) -> None:
+        """Coarse to fine: level l of L counts ``clamp(1 + share (L - 1) - l, 0, 1)``; at share 0
+        the coarsest alone, at 1 all."""
+        if self.level_weights is not None:
+            levels = torch.arange(len(self.level_weights), device=self.level_weights.device)
+            weights = (1 + share * (len(levels) - 1) - levels).clamp(0, 1)
+            self.level_weights.copy_(weights)
 
     @property
     def features_per_level(self) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -108,7 +109,8 @@ class TriPlane(nn.Module):
         channel_base, channel_max: channels of the synthesis network, ``min(base / size, max)``.
         hidden_dim: width of the decoder.
         conventions: reference keeps the noise of the published synthesis network.
-        ball: start from `initial_ball`.
+        initial_density: raw density [B, N, 1] at positions [B, N, 3], added to the decoder's, whose
+            density output starts at zero; None adds nothing.
         axes: name in `PLANE_AXES`; auto is that of the conventions.
         label_dim: label features of a position; 0 for none.
         label_activation: of the label features, where there are any.
@@ -124,7 +126,7 @@ class TriPlane(nn.Module):
         channel_max: int = 512,
         hidden_dim: int = 64,
         conventions: Literal["corrected", "reference"] = "corrected",
-        ball: bool = True,
+        initial_density: Callable[[Tensor], Tensor] | None = initial_ball,
         axes: PlaneAxes = "auto",
         label_dim: int = 0,
         label_activation: LabelActivation | None = None,
@@ -151,7 +153,7 @@ class TriPlane(nn.Module):
         if axes == "auto":
             axes = "xy_xz_zx" if conventions == "reference" else "xy_xz_zy"
         self.axes = PLANE_AXES[axes]
-        self.ball = ball
+        self.initial_density = initial_density
         # A fixed noise pattern becomes a speckle that all Scenes share; official weights expect it.
         self.noise_mode: NoiseMode = "const" if conventions == "reference" else "none"
         if self.noise_mode == "none":
@@ -170,6 +172,6 @@ class TriPlane(nn.Module):
             raw, colour, labels = self.decoder(feature)
         else:
             (raw, colour), labels = self.decoder(feature), None
-        if self.ball:
-            raw = raw + initial_ball(positions)
+        if self.initial_density is not None:
+            raw = raw + self.initial_density(positions)
         return FieldSamples(raw, colour, labels)

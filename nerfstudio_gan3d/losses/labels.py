@@ -138,16 +138,6 @@ def label_channels(
     return labels.softmax(dim=1) if kind == "seg" else labels
 
 
-def one_hot_labels(maps: UInt8[Tensor, "b 1 h w"], classes: int) -> Float[Tensor, "b c h w"]:
-    """Class ids as channels: 1 where a pixel has the class, 0 elsewhere.
-
-    An id that is not below ``classes`` is 0 in all of them. Ids are not checked here, which would
-    make an accelerator wait.
-    """
-    ids = torch.arange(classes, dtype=torch.uint8, device=maps.device)
-    return (maps == ids[:, None, None]).float()
-
-
 def reduce_nearest(
     maps: UInt8[Tensor, "b c r1 r2"] | Float[Tensor, "b c r1 r2"], size: tuple[int, int]
 ) -> UInt8[Tensor, "b c h w"] | Float[Tensor, "b c h w"]:

@@ -84,11 +84,84 @@ def validate(config: GanModelConfig) -> None:
             "conventions = reference only; set it to none"
         )
     _validate_labels(config)
+    _validate_surface(config)
     if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
         raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
-    for name in ("r1_gamma", "background", "foreground", "camera", "density_variation"):
+    for name in (
+        "r1_gamma",
+        "background",
+        "foreground",
+        "camera",
+        "density_variation",
+        "normal_smoothness",
+    ):
         if getattr(config.losses, name) < 0:
             raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def _validate_surface(config: GanModelConfig) -> None:
+    coded = config.representation in ("unisurf", "graf")
+    occupancy, surface = config.field.volume == "occupancy", config.field.surface
+    if config.representation == "unisurf" and not occupancy:
+        raise ValueError(
+            "model.field.volume = density: representation unisurf is a surface; set it to occupancy"
+        )
+    if config.representation == "graf" and occupancy:
+        raise ValueError(
+            "model.field.volume = occupancy: representation graf is a density; set it to density"
+        )
+    if occupancy and config.conventions == "reference":
+        raise ValueError(
+            "model.field.volume = occupancy exists for conventions = corrected only; no published "
+            "network of this kind takes codes"
+        )
+    if coded and (config.has_super_resolution or config.labels.kind != "none"):
+        raise ValueError(
+            f"model.representation = {config.representation} has neither labels nor "
+            "super-resolution: set model.labels.kind to none and neural_resolution to "
+            "image_resolution"
+        )
+    separate = config.latent.separate
+    if coded and not separate:
+        raise ValueError(
+            f"model.latent.separate: representation {config.representation} takes a shape code and "
+            "an appearance code; set it to True"
+        )
+    if separate and config.representation == "triplane":
+        raise ValueError(
+            "model.latent.separate: the colours of representation triplane share planes with the "
+            "geometry; choose another representation, or set it to False"
+        )
+    if separate and (config.latent.pose_conditioning or config.labels.kind != "none"):
+        raise ValueError(
+            "model.latent.separate: codes take neither a pose nor label maps; set "
+            "model.latent.pose_conditioning to False and model.labels.kind to none"
+        )
+    if config.losses.normal_smoothness > 0 and not occupancy:
+        raise ValueError(
+            f"model.losses.normal_smoothness = {config.losses.normal_smoothness}: a density has no "
+            "surface; set it to 0, or model.field.volume to occupancy"
+        )
+    if not 1 <= config.field.mlp.skip < config.field.mlp.layers:
+        raise ValueError(
+            f"model.field.mlp.skip = {config.field.mlp.skip}: choose one of the layers 1 to "
+            f"{config.field.mlp.layers - 1}"
+        )
+    if not 0 < surface.shell_end <= surface.shell_start:
+        raise ValueError(
+            f"model.field.surface.shell_start = {surface.shell_start} and shell_end = "
+            f"{surface.shell_end}: give 0 < shell_end <= shell_start"
+        )
+    if min(surface.slope, surface.slope_final) <= 0:
+        raise ValueError(
+            f"model.field.surface.slope = {surface.slope} and slope_final = {surface.slope_final}: "
+            "both must be positive"
+        )
+    for name in ("shell_share", "grow_share"):
+        if not 0 <= getattr(surface, name) <= 1:
+            raise ValueError(
+                f"model.field.surface.{name} = {getattr(surface, name)}: between 0 and 1"
+            )
 
 
 def _validate_labels(config: GanModelConfig) -> None:

@@ -47,6 +47,50 @@ class HashGridConfig:
 
 
 @dataclass
+class MlpConfig:
+    """Sizes of the networks of representations unisurf and graf."""
+
+    hidden_dim: int = 256
+    """Width."""
+    layers: int = 8
+    """Hidden layers before the density."""
+    octaves: int = 6
+    """Octaves of the positions' sines and cosines (UNISURF: 6, GRAF: 10)."""
+    view_octaves: int | None = 4
+    """Octaves of the view direction's; None: colours are the same from everywhere."""
+    skip: int = 4
+    """Layer that sees the inputs again (GRAF: the one behind it)."""
+    colour_layers: int = 4
+    """Hidden layers of the colours (unisurf)."""
+    normals_in_colour: bool = True
+    """Colours take the surface's normal (unisurf), which needs a gradient at every sample."""
+
+
+@dataclass
+class SurfaceConfig:
+    """Scenes made of surfaces (field.volume = occupancy): UNISURF's rules."""
+
+    slope: float = 10.0
+    """Occupancy is sigmoid(-slope f), f in half sides of the box."""
+    slope_final: float = 10.0
+    """The slope at the end of training; it goes there evenly."""
+    shell_start: float = 1.0
+    """Half width of the shell in which rays are sampled (delta), at the start, in half sides of the
+    box's longest side. 1 and more is the whole ray, as in volume rendering."""
+    shell_end: float = 0.05
+    """The same when the shell is narrowest."""
+    shell_share: float = 0.75
+    """Share of training at which it is; on the way there the width falls exponentially."""
+    march_steps: int = 64
+    """Places along a ray at which it is looked for the surface."""
+    secant_steps: int = 8
+    """Refinements of the place that was found."""
+    grow_share: float = 0.0
+    """Share of training at which all levels of the hash grid count; before, they come one by one,
+    from coarse to fine. 0: all from the start."""
+
+
+@dataclass
 class FieldConfig:
     """The foreground field, whatever its representation."""
 
@@ -54,6 +98,12 @@ class FieldConfig:
     """Used with representation triplane."""
     hashgrid: HashGridConfig = field(default_factory=HashGridConfig)
     """Used with representation hashgrid."""
+    mlp: MlpConfig = field(default_factory=MlpConfig)
+    """Used with representations unisurf and graf."""
+    volume: Literal["density", "occupancy"] = "density"
+    """density: a volume, rendered as NeRF does. occupancy: a surface, as in UNISURF and 3DGEN."""
+    surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+    """Used with volume occupancy."""
     hidden_dim: int = 64
     """Width of the decoder."""
     feature_dim: int = 32
@@ -61,7 +111,8 @@ class FieldConfig:
     density_scale: float = 1.0
     """Factor of the density's activation, scale * softplus(raw - 1)."""
     initial_ball: bool = True
-    """Start from a soft ball in the middle of the box."""
+    """Start from a soft ball in the middle of the box, with volume occupancy from a sphere.
+    Representation unisurf always does."""
     box: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Sides along x, y, z of the box about the origin that holds the foreground, object-world
     units. No ray is sampled outside of it, so a box that fits the objects saves time."""
@@ -106,6 +157,10 @@ class LatentConfig:
     """Layers of the foreground's mapping network."""
     lr_multiplier: float = 0.01
     """Learning-rate multiplier of both mapping networks."""
+    separate: bool = False
+    """Divide z into a shape code, which alone decides the geometry, and an appearance code, which
+    changes the colours alone. Needed by representations unisurf and graf, possible with
+    hashgrid. With mapping_layers 0 the codes are not mapped."""
     pose_conditioning: bool = False
     """Feed a camera label to the mapping network (generator pose conditioning)."""
     pose_scale: float = 1.0

@@ -35,6 +35,7 @@ from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_objective import LabelLossConfig, LabelObjective
 from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
+from nerfstudio_gan3d.models.parts import Representation
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, build_occupancy
 from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
@@ -66,8 +67,9 @@ class GanModelConfig(ModelConfig):
     """What all methods share. A method's own file overrides what differs."""
 
     _target: type = default(default_factory=lambda: GanModel)
-    representation: Literal["hashgrid", "triplane"] = "hashgrid"
-    """What the foreground is made of: a style-modulated hash grid, or three planes."""
+    representation: Representation = "hashgrid"
+    """What the foreground is made of: a style-modulated hash grid, three planes, or the networks of
+    UNISURF or GRAF with codes."""
     conventions: Conventions = "corrected"
     """corrected, or reference: the published code's rules, which official weights were trained
     with."""
@@ -153,6 +155,8 @@ def make_generator(config: GanModelConfig) -> Generator:
             config.importance_samples,
             config.conventions if config.sampling == "auto" else config.sampling,
             config.ray_bounds,
+            config.field.surface.march_steps,
+            config.field.surface.secant_steps,
         ),
         config.neural_resolution,
         config.image_resolution,
@@ -237,6 +241,10 @@ class GanModel(Model):
         """Updates the moving average after every step."""
         return [TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self.after_step)]
 
+    def set_training_share(self, share: float) -> None:
+        """Tells the generator how much of training is done, 0..1, before each step."""
+        self.generator.set_training_share(share)
+
     def after_step(self, step: int) -> None:
         """Moves the average towards the generator."""
         batch = self._last_batch
@@ -291,6 +299,7 @@ class GanModel(Model):
         return (
             self.controls.watched
             and settings.conventions == "corrected"
+            and self.generator_ema.volume == "density"
             and settings.samples + settings.importance_samples >= GRID_PAYS
         )
 

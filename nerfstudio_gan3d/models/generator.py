@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE, axis_cosine, pixel_rays
+from nerfstudio_gan3d.fields.coded import GrafField, UnisurfField
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.sphere import BoundSphere, SphereBackground
 from nerfstudio_gan3d.fields.triplane import TriPlane
@@ -21,17 +23,20 @@ from nerfstudio_gan3d.models.config import (
     SuperResolutionConfig,
 )
 from nerfstudio_gan3d.models.parts import (
+    AnyField,
     Representation,
     geometry_layers,
     labels_behind,
     make_field,
     make_superresolution,
 )
+from nerfstudio_gan3d.networks.codes import CodeMapping
 from nerfstudio_gan3d.networks.label_encoder import LabelEncoder, LabelMappingNetwork
 from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, NoiseMode, truncate
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
 from nerfstudio_gan3d.rendering.renderer import Conventions, Rendering, RenderSettings, render
 from nerfstudio_gan3d.rendering.shared import fold_rays, unfold_rendering
+from nerfstudio_gan3d.rendering.surface import shell_width
 from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
 
 RAY_CHANNELS = 6
@@ -67,23 +72,56 @@ class Images:
 
 
 class BoundField:
-    """A representation with what it prepared from the latents of B Scenes: the Field of a Scene."""
+    """A representation with what it prepared from the latents of B Scenes: the Field of a Scene.
+
+    Args:
+        representation: a field's networks.
+        prepared: what its ``prepare`` gave.
+        box: sides of the box.
+        slope: factor on the raw density, which makes it the logit of an occupancy.
+    """
 
     def __init__(
         self,
-        representation: TriPlane | StyleHashGrid,
+        representation: AnyField,
         prepared: Any,
         box: tuple[float, float, float],
+        slope: float | Float[Tensor, ""] = 1.0,
     ) -> None:
         self.representation = representation
         self.prepared = prepared
         self.box = box
+        self.slope = slope
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether gradients in the positions may be part of a loss."""
+        return getattr(self.representation, "twice_differentiable", False)
 
     def query(
-        self, positions: Float[Tensor, "b n 3"], directions: Tensor | None = None
+        self,
+        positions: Float[Tensor, "b n 3"],
+        directions: Float[Tensor, "b n 3"] | None = None,
     ) -> FieldSamples:
-        """Content at object-world positions; the same from every direction."""
-        return self.representation.query(self.prepared, positions / positions.new_tensor(self.box))
+        """Content at object-world positions; see `Field.query`."""
+        places = positions / positions.new_tensor(self.box)
+        if isinstance(self.representation, UnisurfField | GrafField):
+            found = self.representation.query(self.prepared, places, directions)
+        else:
+            found = self.representation.query(self.prepared, places)
+        return replace(found, raw_density=self._sloped(found.raw_density))
+
+    def raw_density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
+        """The same as ``query(positions).raw_density``, without the colours' own layers."""
+        places = positions / positions.new_tensor(self.box)
+        if isinstance(self.representation, TriPlane):
+            return self._sloped(self.representation.query(self.prepared, places).raw_density)
+        return self._sloped(self.representation.raw_density(self.prepared, places))
+
+    def _sloped(self, raw: Tensor) -> Tensor:
+        if isinstance(self.slope, float) and self.slope == 1:
+            return raw
+        return raw * self.slope
 
 
 class Generator(nn.Module):
@@ -100,6 +138,8 @@ class Generator(nn.Module):
         conventions: rules that the networks follow; None are those of sampling.
         labels: label maps that Scenes are made from; None for models without.
     """
+
+    training_share: Tensor | None
 
     def __init__(
         self,
@@ -123,6 +163,11 @@ class Generator(nn.Module):
         self.bounds = Bounds(field.box, field.near, field.far)
         self.density_scale = field.density_scale
         self.white_back = field.white_back
+        self.volume: Literal["density", "occupancy"] = field.volume
+        self.surface = field.surface
+        # Part of a checkpoint: slope and shell belong to the weights that were trained with them.
+        share = torch.zeros(()) if field.volume == "occupancy" else None
+        self.register_buffer("training_share", share)
         conventions = conventions or settings.conventions
         self.conventions: Conventions = conventions
         direct = super_resolution is None
@@ -167,7 +212,17 @@ class Generator(nn.Module):
                     super_resolution, *sizes, labels.feature_dim, labels.channels
                 )
 
-    def _make_mapping(self, latent: LatentConfig, labels: LabelConfig | None) -> MappingNetwork:
+    def _make_mapping(
+        self, latent: LatentConfig, labels: LabelConfig | None
+    ) -> MappingNetwork | CodeMapping:
+        if latent.separate:
+            return CodeMapping(
+                latent.z_dim,
+                latent.w_dim,
+                self.field.num_ws,
+                latent.mapping_layers,
+                latent.lr_multiplier,
+            )
         sizes = (
             latent.z_dim,
             LABEL_SIZE if latent.pose_conditioning else 0,
@@ -246,11 +301,12 @@ class Generator(nn.Module):
         """The Scene of these latents; rays need no network of the generator's but the field's
         decoder."""
         prepared = self.field.prepare(latents.foreground)
+        slope, shell = self._surface_now()
         background = None
         if self.background is not None and latents.background is not None:
             background = BoundSphere(self.background, latents.background)
         return Scene(
-            BoundField(self.field, prepared, self.bounds.box),
+            BoundField(self.field, prepared, self.bounds.box, slope),
             self.bounds,
             len(latents.foreground),
             background,
@@ -258,7 +314,31 @@ class Generator(nn.Module):
             latents.foreground[:, -1],
             1.0 if self.white_back else 0.0,
             self.behind_labels,
+            self.volume,
+            shell,
         )
+
+    @torch.no_grad()
+    def set_training_share(self, share: float) -> None:
+        """Tells how much of training is done, 0..1: what surfaces are rendered like depends on
+        it."""
+        if self.training_share is not None:
+            self.training_share.fill_(share)
+        if isinstance(self.field, StyleHashGrid) and self.surface.grow_share > 0:
+            self.field.grow(min(share / self.surface.grow_share, 1.0))
+
+    def _surface_now(self) -> tuple[float, float]:
+        """Slope of the occupancy, and half width of the shell in object-world units; infinite where
+        the shell holds the whole ray."""
+        if self.training_share is None:
+            return 1.0, math.inf
+        surface, share = self.surface, float(self.training_share)
+        slope = surface.slope + (surface.slope_final - surface.slope) * share
+        decay = math.log(surface.shell_start / surface.shell_end) / max(surface.shell_share, 1e-9)
+        width = shell_width(share, surface.shell_start, surface.shell_end, decay)
+        if width >= 1:
+            return slope, math.inf
+        return slope, width * max(self.bounds.box) / 2
 
     def update_averages(self, latents: Latents) -> None:
         """Move the running means of w towards this (untruncated) batch."""

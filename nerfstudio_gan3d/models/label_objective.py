@@ -11,14 +11,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.data.patches import PatchPlan
-from nerfstudio_gan3d.losses.adversarial import (
-    camera_loss,
-    discriminator_loss,
-    generator_loss,
-    hand_over,
-    r1_penalty,
-)
+from nerfstudio_gan3d.losses.adversarial import generator_loss, hand_over
 from nerfstudio_gan3d.losses.labels import (
     cross_view_loss,
     edge_reconstruction,
@@ -31,10 +26,11 @@ from nerfstudio_gan3d.losses.perceptual import PerceptualDistance
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.generator import Generator, Images
 from nerfstudio_gan3d.models.label_images import as_label_map
-from nerfstudio_gan3d.models.objective import Objective
+from nerfstudio_gan3d.models.objective import Objective, image_and_raw
 from nerfstudio_gan3d.networks.convolution import input_gradients_only
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
+from nerfstudio_gan3d.rendering.renderer import render
 from nerfstudio_gan3d.scene import Condition, Scene
 
 
@@ -134,9 +130,7 @@ class LabelObjective(Objective):
         """
         assert label_maps is not None
         kimg = int(self.images_seen) / 1000
-        alternating = self.schedule.update == "alternating"
-        generator_turn = not alternating or step % 2 == 1
-        discriminator_turn = not alternating or step % 2 == 0
+        generator_turn, discriminator_turn = self._at_turn(step)
         maps = encode_labels(label_maps, self.labels.kind, self.labels.classes)
         plan = self._patches(len(images), kimg, images.device)
         views, own = self._views(labels, fake_labels)
@@ -155,7 +149,7 @@ class LabelObjective(Objective):
         leaves = [x.detach().requires_grad_() for x in inputs]
         colours, scores = leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
         seen, seen_labels = self._prepare(colours, cameras, kimg)
-        fake_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
+        fake_logits, camera = self.discriminator.judge(*image_and_raw(seen), seen_labels)
         told = colours
         if not self.label_losses.adversarial_colours:
             told = [colour.detach() for colour in colours]
@@ -163,12 +157,11 @@ class LabelObjective(Objective):
             torch.cat([colour, label_channels(score, self._kind)], dim=1)
             for colour, score in zip(told, scores, strict=True)
         ]
-        fake_pairs = self._judge_pairs(pairs, cameras)
+        fake_pairs = None
+        if self.label_discriminator is not None:
+            fake_pairs = self.label_discriminator(*image_and_raw(pairs), cameras)
         if generator_turn:
-            loss = generator_loss(fake_logits)
-            if camera is not None:
-                figures["camera_fake"] = camera_loss(camera, seen_labels)
-                loss = loss + self.losses.camera * figures["camera_fake"]
+            loss = self._fool(fake_logits, camera, seen_labels, figures)
             if fake_pairs is not None:
                 loss = loss + self.label_losses.adversarial * generator_loss(fake_pairs)
             with input_gradients_only():
@@ -185,27 +178,13 @@ class LabelObjective(Objective):
             real_plan = self._patches(len(images), kimg, images.device)
             real_cameras = real_plan.labels(labels)
             reals = self._reals(real_plan.images(images), fakes)
-            penalised = self._turns(step) % self.losses.r1_interval == 0
-            penalised = penalised and self.losses.r1_gamma > 0
             seen, seen_labels = self._prepare(reals, real_cameras, kimg)
-            pairs = self._real_pairs(reals, real_plan.images(maps))
-            if penalised:
-                seen = [x.detach().requires_grad_() for x in seen]
-                pairs = [x.detach().requires_grad_() for x in pairs]
-            real_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
-            out["discriminator"] = discriminator_loss(fake_logits, real_logits)
-            if camera is not None:
-                figures["camera_real"] = camera_loss(camera, seen_labels)
-                out["camera"] = self.losses.camera * figures["camera_real"]
-            real_pairs = self._judge_pairs(pairs, real_cameras)
-            if fake_pairs is not None and real_pairs is not None:
-                out["label_discriminator"] = discriminator_loss(fake_pairs, real_pairs)
-            if penalised:
-                penalty = r1_penalty(real_logits, seen).mean()
-                if real_pairs is not None:
-                    penalty = penalty + r1_penalty(real_pairs, pairs).mean()
-                out["r1"] = self.losses.r1_gamma / 2 * self.losses.r1_interval * penalty
-                figures["r1_penalty"] = penalty
+            judged = self.discriminator, fake_logits, seen, seen_labels
+            real_logits = self._judge_reals("discriminator", *judged, step, out, figures)
+            if self.label_discriminator is not None and fake_pairs is not None:
+                pairs = self._real_pairs(reals, real_plan.images(maps))
+                judged = self.label_discriminator, fake_pairs, pairs, real_cameras
+                self._judge_reals("label_discriminator", *judged, step, out, figures)
             self._advance(real_logits.detach(), len(images) * world_size, figures)
         figures["logit_fake"] = fake_logits.mean()
         figures["transmittance"] = fakes.rendering.transmittance.mean()
@@ -234,12 +213,6 @@ class LabelObjective(Objective):
         assert fakes.labels is not None
         assert fakes.raw_labels is not None
         return [fakes.labels, fakes.raw_labels] if self.discriminator.dual else [fakes.labels]
-
-    def _judge_pairs(self, pairs: list[Tensor], cameras: Tensor) -> Tensor | None:
-        """The label discriminator's logits; None where its weight is 0."""
-        if self.label_discriminator is None:
-            return None
-        return self.label_discriminator(*_pair(pairs), cameras)
 
     def _real_pairs(self, reals: list[Tensor], maps: Tensor) -> list[Tensor]:
         return [
@@ -284,8 +257,12 @@ class LabelObjective(Objective):
     def _lpips(self, image: Tensor, images: Tensor, counted: Tensor) -> Tensor:
         if self.perceptual is None:
             raise ValueError("label_losses.lpips is above 0: call prepare() before training")
-        target = resize_antialias(images, (image.shape[2], image.shape[3]))
-        return (self.perceptual(image, target) * counted).sum() / counted.sum().clamp(min=1)
+        # An accelerator waits here; VGG-16 for images that do not count would cost more.
+        rows = counted.nonzero()[:, 0]
+        if not len(rows):
+            return 0 * image.sum()
+        target = resize_antialias(images[rows], (image.shape[2], image.shape[3]))
+        return self.perceptual(image[rows], target).mean()
 
     def _consistency(
         self,
@@ -315,26 +292,48 @@ def cross_view(
     """Smooth L1 distance of two renderings of labels from the label maps' own pose.
 
     One is of the Scene. The other is of the Scene that is made from what the first one's labels
-    look like from ``others``. Only the second one gets gradients (pix2pix3D, section 3.2).
+    look like from ``others``. Only the second one gets gradients (pix2pix3D, section 3.2). What is
+    compared are raw labels; super-resolution is needed for the new label map alone.
     """
     pose = condition.camera_label
     assert pose is not None
     assert generator.labels is not None
     with torch.no_grad():
-        seen = generator.render(scene, others, resolution, jitter).labels
-        assert seen is not None
-        wanted = generator.render(scene, pose, resolution, jitter).raw_labels
+        seen = _labels(generator, scene, others, resolution, jitter, raw=False)
+        wanted = _labels(generator, scene, pose, resolution, jitter, raw=True)
     side = generator.image_resolution
     if seen.shape[2] != side:
         seen = torch.nn.functional.interpolate(seen, (side, side), mode="bilinear")
     anew = replace(condition, label_map=as_label_map(seen, generator.labels))
     if generator.labels.encode_pose:
         anew = replace(anew, camera_label=others)
-    again = generator.render(generator.scene(generator.map(anew)), pose, resolution, jitter)
-    assert again.raw_labels is not None
-    assert wanted is not None
-    return cross_view_loss(again.raw_labels, wanted)
+    made = generator.scene(generator.map(anew))
+    return cross_view_loss(_labels(generator, made, pose, resolution, jitter, raw=True), wanted)
 
 
-def _pair(inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    return inputs[0], inputs[1] if len(inputs) > 1 else None
+def _labels(
+    generator: Generator,
+    scene: Scene,
+    poses: Float[Tensor, "s 25"],
+    resolution: int | None,
+    jitter: bool,
+    raw: bool,
+) -> Float[Tensor, "s c h w"]:
+    """Label images as `Generator.render` makes them, one camera a Scene, and no colours."""
+    side = resolution or generator.neural_resolution
+    rays = pixel_rays(poses, side, side)
+    found = render(scene, *rays, generator.settings, "draw" if jitter else None)
+    features, rendered = generator.label_images(found, side, side)
+    assert features is not None
+    assert rendered is not None
+    upsampler = generator.superresolution_labels
+    if upsampler is None:
+        return rendered
+    # The official raw image is what the first block writes into it, if that keeps the size.
+    mutated = generator.conventions == "reference" and side == upsampler.input_size
+    if raw and not (mutated and not upsampler.block(0).upsample):
+        return rendered
+    assert scene.style is not None
+    noise = generator.superresolution_noise
+    out = upsampler(features, rendered, scene.style[:, None], noise)
+    return out.mutated_raw if raw else out.image

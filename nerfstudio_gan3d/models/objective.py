@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.data.augment import Augment, AugmentConfig, AugmentController
 from nerfstudio_gan3d.data.patches import PatchPlan
 from nerfstudio_gan3d.losses.adversarial import (
@@ -20,10 +21,12 @@ from nerfstudio_gan3d.losses.adversarial import (
     r1_penalty,
 )
 from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
-from nerfstudio_gan3d.models.generator import Generator, Images, Latents
+from nerfstudio_gan3d.losses.surface import normal_smoothness
+from nerfstudio_gan3d.models.generator import BoundField, Generator, Images, Latents
 from nerfstudio_gan3d.networks.blur import gaussian_blur
 from nerfstudio_gan3d.networks.convolution import input_gradients_only
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
+from nerfstudio_gan3d.rendering.shared import fold_rays
 from nerfstudio_gan3d.scene import Condition, Scene
 
 
@@ -55,6 +58,15 @@ class LossConfig:
     """Points of the box at which it is evaluated, for each Scene."""
     density_variation_distance: float = 0.004
     """Standard deviation of their displacement, object-world units."""
+    normal_smoothness: float = 0.0
+    """Weight of the smoothness of normals on surfaces (UNISURF, 3DGEN). 0 disables."""
+    normal_points: int = 512
+    """Surface points of each Scene at which it is evaluated."""
+    normal_distance: float = 0.01
+    """How far their neighbours are at most along each axis, half sides of the box."""
+    normal_step: float = 0.03
+    """Half of the distance over which normals are differences, half sides of the box; used by
+    fields whose lookups can be differentiated once (hashgrid, triplane)."""
 
 
 @dataclass
@@ -163,9 +175,7 @@ class Objective(nn.Module):
             world_size: processes that take part, each with a batch of this size.
         """
         kimg = int(self.images_seen) / 1000
-        alternating = self.schedule.update == "alternating"
-        generator_turn = not alternating or step % 2 == 1
-        discriminator_turn = not alternating or step % 2 == 0
+        generator_turn, discriminator_turn = self._at_turn(step)
         plan = self._patches(len(images), kimg, images.device)
         fake_plan = self._patches(len(images), kimg, images.device)
         with torch.set_grad_enabled(generator_turn):
@@ -174,38 +184,70 @@ class Objective(nn.Module):
         figures: dict[str, Tensor] = {}
         leaves = [x.detach().requires_grad_() for x in self._inputs(fakes)]
         seen, seen_labels = self._prepare(leaves, fake_plan.labels(fake_labels), kimg)
-        fake_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
+        fake_logits, camera = self.discriminator.judge(*image_and_raw(seen), seen_labels)
         if generator_turn:
-            loss = generator_loss(fake_logits)
-            if camera is not None:
-                figures["camera_fake"] = camera_loss(camera, seen_labels)
-                loss = loss + self.losses.camera * figures["camera_fake"]
+            loss = self._fool(fake_logits, camera, seen_labels, figures)
             with input_gradients_only():
                 gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
             out["generator"] = hand_over(loss, gradients, self._inputs(fakes))
             out |= self._volume_losses(scene, fakes, kimg, self._turns(step))
+            if self.losses.normal_smoothness > 0:
+                cameras = fake_plan.labels(fake_labels)
+                out["normal_smoothness"] = self._normal_smoothness(scene, fakes, cameras)
         if discriminator_turn:
             reals = self._reals(plan.images(images), fakes)
-            penalised = self._turns(step) % self.losses.r1_interval == 0
-            penalised = penalised and self.losses.r1_gamma > 0
             seen, seen_labels = self._prepare(reals, plan.labels(labels), kimg)
-            if penalised:
-                # R1 is taken at what D sees, so no augmentation has to be differentiated twice.
-                seen = [x.detach().requires_grad_() for x in seen]
-            real_logits, camera = self.discriminator.judge(*_pair(seen), seen_labels)
-            out["discriminator"] = discriminator_loss(fake_logits, real_logits)
-            if camera is not None:
-                figures["camera_real"] = camera_loss(camera, seen_labels)
-                out["camera"] = self.losses.camera * figures["camera_real"]
-            if penalised:
-                penalty = r1_penalty(real_logits, seen).mean()
-                weight = self.losses.r1_gamma / 2 * self.losses.r1_interval
-                out["r1"] = weight * penalty
-                figures["r1_penalty"] = penalty
+            judged = self.discriminator, fake_logits, seen, seen_labels
+            real_logits = self._judge_reals("discriminator", *judged, step, out, figures)
             self._advance(real_logits.detach(), len(images) * world_size, figures)
         figures["logit_fake"] = fake_logits.mean()
         figures["transmittance"] = fakes.rendering.transmittance.mean()
         return out, {name: value.detach() for name, value in figures.items()}
+
+    def _at_turn(self, step: int) -> tuple[bool, bool]:
+        """Whether generator and discriminator learn from a step."""
+        if self.schedule.update == "simultaneous":
+            return True, True
+        return step % 2 == 1, step % 2 == 0
+
+    def _fool(
+        self, logits: Tensor, camera: Tensor | None, cameras: Tensor, figures: dict[str, Tensor]
+    ) -> Tensor:
+        """The generator's loss: fakes pass for real, and are seen from where they were rendered."""
+        loss = generator_loss(logits)
+        if camera is not None:
+            figures["camera_fake"] = camera_loss(camera, cameras)
+            loss = loss + self.losses.camera * figures["camera_fake"]
+        return loss
+
+    def _judge_reals(
+        self,
+        name: str,
+        judge: DualDiscriminator,
+        fake_logits: Tensor,
+        seen: list[Tensor],
+        cameras: Tensor,
+        step: int,
+        out: dict[str, Tensor],
+        figures: dict[str, Tensor],
+    ) -> Tensor:
+        """A discriminator's logits of real images; adds its losses, the first one as ``name``."""
+        penalised = self._turns(step) % self.losses.r1_interval == 0
+        penalised = penalised and self.losses.r1_gamma > 0
+        if penalised:
+            # R1 is taken at what D sees, so no augmentation has to be differentiated twice.
+            seen = [x.detach().requires_grad_() for x in seen]
+        logits, camera = judge.judge(*image_and_raw(seen), cameras)
+        out[name] = discriminator_loss(fake_logits, logits)
+        if camera is not None:
+            figures["camera_real"] = camera_loss(camera, cameras)
+            out["camera"] = self.losses.camera * figures["camera_real"]
+        if penalised:
+            penalty = r1_penalty(logits, seen).mean()
+            weight = self.losses.r1_gamma / 2 * self.losses.r1_interval
+            out["r1"] = out.get("r1", 0) + weight * penalty
+            figures["r1_penalty"] = figures.get("r1_penalty", 0) + penalty
+        return logits
 
     def _turns(self, step: int) -> int:
         """How often the player at turn has played before ``step``."""
@@ -291,6 +333,42 @@ class Objective(nn.Module):
             out["density_variation"] = losses.density_variation * interval * variation
         return out
 
+    def _normal_smoothness(
+        self, scene: Scene, fakes: Images, cameras: Float[Tensor, "b 25"]
+    ) -> Float[Tensor, ""]:
+        """Weighted smoothness of the surface at some of the places that rays have hit."""
+        surface = fakes.rendering.surface
+        if surface is None:
+            raise ValueError(
+                f"model.losses.normal_smoothness = {self.losses.normal_smoothness}: a density has "
+                "no surface; set it to 0, or model.field.volume to occupancy"
+            )
+        height, width = fakes.raw.shape[2:]
+        origins, directions = (
+            fold_rays(rays, scene.batch_size) for rays in pixel_rays(cameras, height, width)
+        )
+        surface = fold_rays(surface, scene.batch_size)
+        count = min(self.losses.normal_points, surface.shape[1])
+        # Those that hit come first, in random order.
+        order = surface.isfinite().float() + torch.rand_like(surface)
+        chosen = order.squeeze(-1).topk(count, dim=1).indices[..., None]
+        distance = torch.gather(surface, 1, chosen)
+        valid = distance.isfinite()
+        chosen = chosen.expand(-1, -1, 3)
+        points = torch.gather(origins, 1, chosen) + torch.gather(directions, 1, chosen) * (
+            torch.where(valid, distance, 0)
+        )
+        exact = isinstance(scene.field, BoundField) and scene.field.twice_differentiable
+        half = max(scene.bounds.box) / 2
+        loss = normal_smoothness(
+            scene,
+            points,
+            valid.squeeze(-1),
+            self.losses.normal_distance * half,
+            None if exact else self.losses.normal_step * half,
+        )
+        return self.losses.normal_smoothness * loss
+
     def _inputs(self, fakes: Images) -> list[Tensor]:
         return [fakes.image, fakes.raw] if self.discriminator.dual else [fakes.image]
 
@@ -332,7 +410,8 @@ class Objective(nn.Module):
         figures["augment_p"] = self.augment.p.clone()
 
 
-def _pair(inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+def image_and_raw(inputs: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Image and raw image as a discriminator takes them; None for one that sees no raw images."""
     return inputs[0], inputs[1] if len(inputs) > 1 else None
 
 

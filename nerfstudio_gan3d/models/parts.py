@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nerfstudio_gan3d.fields.decoder import LabelActivation, initial_ball
+from nerfstudio_gan3d.fields.coded import GrafField, UnisurfField
+from nerfstudio_gan3d.fields.decoder import LabelActivation, initial_ball, initial_sphere
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
+from nerfstudio_gan3d.fields.surface_mlp import ColourMlp, GeometryMlp
 from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.config import (
     FieldConfig,
     LabelConfig,
     LatentConfig,
+    MlpConfig,
     SuperResolutionConfig,
 )
 from nerfstudio_gan3d.networks.stylegan2 import drop_noise
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
 from nerfstudio_gan3d.rendering.renderer import Conventions
 
-Representation = Literal["hashgrid", "triplane"]
+Representation = Literal["hashgrid", "triplane", "unisurf", "graf"]
+AnyField = StyleHashGrid | TriPlane | UnisurfField | GrafField
 
 
 def make_field(
@@ -27,8 +31,15 @@ def make_field(
     conventions: Conventions,
     labels: LabelConfig | None = None,
     label_dim: int = 0,
-) -> TriPlane | StyleHashGrid:
+) -> AnyField:
     """The foreground's field; ``label_dim`` label features (0: none)."""
+    if representation == "unisurf":
+        return unisurf(latent.w_dim, field.mlp)
+    if representation == "graf":
+        mlp = field.mlp
+        sizes = mlp.hidden_dim, mlp.layers, mlp.octaves, mlp.view_octaves, mlp.skip
+        return GrafField(latent.w_dim, *sizes)
+    start = initial_sphere if field.volume == "occupancy" else initial_ball
     activation = None if labels is None else label_activation(labels, conventions)
     if representation == "triplane":
         planes = field.triplane
@@ -41,7 +52,7 @@ def make_field(
             planes.channel_max,
             field.hidden_dim,
             conventions,
-            field.initial_ball,
+            start if field.initial_ball else None,
             planes.axes,
             label_dim,
             activation,
@@ -59,10 +70,28 @@ def make_field(
         hidden_dim=field.hidden_dim,
         modulation=grid.modulation,
         implementation=grid.implementation,
-        initial_density=initial_ball if field.initial_ball else None,
+        initial_density=start if field.initial_ball else None,
         label_dim=label_dim,
         label_activation=activation,
+        own_colour=latent.separate,
+        growing=field.volume == "occupancy" and field.surface.grow_share > 0,
     )
+
+
+def unisurf(code_dim: int, mlp: MlpConfig) -> UnisurfField:
+    """UNISURF's networks with a shape and an appearance code of this size."""
+    geometry = GeometryMlp(
+        code_dim, mlp.hidden_dim, mlp.layers, mlp.hidden_dim, mlp.octaves, (mlp.skip,)
+    )
+    colour = ColourMlp(
+        code_dim,
+        mlp.hidden_dim,
+        mlp.hidden_dim,
+        mlp.colour_layers,
+        mlp.view_octaves,
+        mlp.normals_in_colour,
+    )
+    return UnisurfField(geometry, colour)
 
 
 def make_superresolution(
@@ -119,7 +148,7 @@ def label_activation(labels: LabelConfig, conventions: Conventions) -> LabelActi
     return LabelActivation("scores" if conventions == "reference" else "shares", labels.classes)
 
 
-def geometry_layers(labels: LabelConfig, field: TriPlane | StyleHashGrid) -> int:
+def geometry_layers(labels: LabelConfig, field: AnyField) -> int:
     """Latents that come from the label map."""
     if labels.geometry_layers:
         return labels.geometry_layers

@@ -54,6 +54,18 @@ def midpoint_weights(
     return Weights(alpha * before, through[..., -1:])
 
 
+def occupancy_weights(occupancy: Float[Tensor, "b r s"]) -> Weights:
+    """Weights of occupancies: ``w_i = o_i prod_{j<i} (1 - o_j + 1e-6)``.
+
+    UNISURF (Oechsle et al. 2021), eq. 6: a sample is the surface, or it is not, whatever the
+    distance to the next one. The small number keeps the product's gradient finite behind a sample
+    that is fully occupied.
+    """
+    through = torch.cumprod(1 - occupancy + 1e-6, dim=-1)
+    before = torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
+    return Weights(occupancy * before, through[..., -1:])
+
+
 def weighted_sum(
     weights: Float[Tensor, "b r s"], values: Float[Tensor, "b r s f"]
 ) -> Float[Tensor, "b r f"]:

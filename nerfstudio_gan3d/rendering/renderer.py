@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,51 +15,14 @@ from nerfstudio_gan3d.rendering.compositing import (
     Weights,
     composite_weights,
     midpoint_weights,
+    occupancy_weights,
     weighted_sum,
 )
+from nerfstudio_gan3d.rendering.settings import Conventions, Jitter, RenderSettings
+from nerfstudio_gan3d.rendering.surface import find_surface, first_crossing, shell_samples
 from nerfstudio_gan3d.scene import FieldSamples, Scene, activate_density
 
-Conventions = Literal["corrected", "reference"]
-
-
-@dataclass(frozen=True)
-class RenderSettings:
-    """How densely and by which rules rays are sampled."""
-
-    samples: int = 48
-    """Samples a ray that are spread evenly."""
-    importance_samples: int = 48
-    """Further samples a ray where the first ones found weight; 0 disables the second pass."""
-    conventions: Conventions = "corrected"
-    """corrected: piecewise constant density between the ray's entry into and exit from the box,
-    every interval used. reference: EG3D's marcher, which official weights were trained with."""
-    ray_bounds: Literal["constant", "box"] = "constant"
-    """Reference rules only: samples lie between the Scene's near and far, or between the ray's
-    entry into and exit from the box."""
-
-    def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ValueError(f"samples = {self.samples}: a ray needs at least 2")
-        if self.importance_samples < 0:
-            raise ValueError(f"importance_samples = {self.importance_samples}: 0 or more")
-        if self.conventions == "reference" and self.importance_samples and self.samples < 4:
-            raise ValueError(
-                f"samples = {self.samples}: importance sampling by the reference rules needs 4"
-            )
-
-
-class Jitter(NamedTuple):
-    """Random positions of samples inside their strata, 0..1; None in its place is deterministic."""
-
-    coarse: Float[Tensor, "b r s"]
-    fine: Float[Tensor, "b r n"]
-
-    @staticmethod
-    def draw(batch: int, rays: int, settings: RenderSettings, device: torch.device) -> Jitter:
-        """Uniform draws from the global generator of ``device``; coarse before fine."""
-        coarse = torch.rand(batch, rays, settings.samples, device=device)
-        fine = torch.rand(batch, rays, settings.importance_samples, device=device)
-        return Jitter(coarse, fine)
+__all__ = ["Conventions", "Jitter", "RenderSettings", "Rendering", "finish_march", "render"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +50,9 @@ class Rendering:
     """Distances at which the sorted intervals start and end."""
     labels: Float[Tensor, "b r c"] | None = None
     """Label features, foreground over what lies behind; None for Scenes without labels."""
+    surface: Float[Tensor, "b r 1"] | None = None
+    """Distance of the first surface, infinite where there is none; None for Scenes that are not
+    made of surfaces. Not differentiable."""
 
     @property
     def accumulation(self) -> Float[Tensor, "b r 1"]:
@@ -102,6 +69,7 @@ class _March(NamedTuple):
     moment: Float[Tensor, "b r 1"]
     weights: Float[Tensor, "b r s"]
     edges: Float[Tensor, "b r s+1"]
+    surface: Float[Tensor, "b r 1"] | None = None
 
 
 def render(
@@ -166,13 +134,16 @@ def render(
         put(inside.moment, 0.0),
         put(inside.weights, 0.0),
         put(inside.edges, bounds.near),
+        None if inside.surface is None else put(inside.surface, torch.inf),
     )
     return _finish(scene, origins, directions, march, settings)
 
 
 def _query(scene: Scene, origins: Tensor, directions: Tensor, distances: Tensor) -> FieldSamples:
-    positions = origins.unsqueeze(2) + directions.unsqueeze(2) * distances.unsqueeze(-1)
-    return scene.field.query(positions.flatten(1, 2))
+    directions = directions.unsqueeze(2)
+    positions = origins.unsqueeze(2) + directions * distances.unsqueeze(-1)
+    seen_along = directions.expand_as(positions).flatten(1, 2)
+    return scene.field.query(positions.flatten(1, 2), seen_along)
 
 
 def _march(
@@ -189,6 +160,8 @@ def _march(
     batch, rays = origins.shape[:2]
     if jitter == "draw":
         jitter = Jitter.draw(batch, rays, settings, origins.device)
+    if scene.volume == "occupancy":
+        return _march_surface(scene, origins, directions, near, far, settings, jitter)
     if settings.conventions == "reference":
         half = jitter.coarse if jitter else origins.new_full((batch, rays, settings.samples), 0.5)
         distances = samplers.reference_stratified(near, far, half)
@@ -224,6 +197,44 @@ def _march(
         (weights * places).sum(-1, keepdim=True),
         weights,
         edges,
+    )
+
+
+def _march_surface(
+    scene: Scene,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    settings: RenderSettings,
+    jitter: Jitter | None,
+) -> _March:
+    """UNISURF: samples lie in a shell about the first surface, which is found first; rays without
+    one are sampled from end to end. Gradients reach the field through the samples alone."""
+    inside, outside = settings.samples, settings.importance_samples
+    places = None if jitter is None else torch.cat([jitter.fine, jitter.coarse], dim=-1)
+    whole = isinstance(scene.shell, float) and scene.shell == math.inf
+    if whole:
+        surface = None
+        distances = samplers.stratified(near, far, inside + outside, places)
+    else:
+        steps = settings.march_steps, settings.secant_steps
+        surface = find_surface(scene.raw_density, origins, directions, near, far, *steps)
+        distances = shell_samples(near, far, surface, scene.shell, inside, outside, places)
+    found = _query(scene, origins, directions, distances)
+    shape = distances.shape
+    raw = found.raw_density.view(shape)
+    if surface is None:
+        surface = first_crossing(distances, raw)
+    weights, transmittance = occupancy_weights(raw.sigmoid())
+    return _March(
+        weighted_sum(weights, found.channels.unflatten(1, shape[1:])),
+        transmittance,
+        weights.sum(-1, keepdim=True),
+        (weights * distances).sum(-1, keepdim=True),
+        weights,
+        samplers.interval_edges(distances, near, far),
+        surface,
     )
 
 
@@ -332,6 +343,7 @@ def _finish(
         march.weights,
         march.edges,
         labels,
+        march.surface,
     )
 
 

@@ -193,6 +193,8 @@ class GanTrainer(Trainer):
     def _step(self, step: int) -> None:
         """One iteration with all that belongs to it: callbacks, log, evaluation, checkpoint."""
         self._set_learning_rates(step)
+        share = self._progress.share(step, self._elapsed)
+        self.pipeline.model.set_training_share(share)
         timer = TimeWriter(writer, EventName.ITER_TRAIN_TIME, step=step)
         with self.train_lock, timer:
             self.pipeline.train()

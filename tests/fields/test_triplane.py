@@ -91,7 +91,7 @@ def test_untrained_field_is_the_ball_alone() -> None:
     positions = torch.rand(2, 9, 3) - 0.5
     samples = field.query(field.prepare(torch.randn(2, field.num_ws, W)), positions)
     torch.testing.assert_close(samples.raw_density, initial_ball(positions))
-    plain = tiny(ball=False)
+    plain = tiny(initial_density=None)
     samples = plain.query(plain.prepare(torch.randn(2, plain.num_ws, W)), positions)
     assert (samples.raw_density == 0).all()
 

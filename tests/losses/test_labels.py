@@ -15,9 +15,9 @@ from nerfstudio_gan3d.losses.labels import (
     label_channels,
     label_cross_entropy,
     named_class_weights,
-    one_hot_labels,
     reduce_nearest,
 )
+from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from tests.parity.fill import Fixture
 
 
@@ -158,12 +158,9 @@ def test_the_discriminator_sees_probabilities_of_classes_and_edges_as_they_are()
     assert label_channels(edges, "edge").item() == pytest.approx(-0.3)
 
 
-def test_one_hot_labels_of_a_map() -> None:
+def test_sure_scores_look_like_the_maps_of_real_images() -> None:
     maps = torch.tensor([[[[0, 2], [1, 2]]]], dtype=torch.uint8)
-    channels = one_hot_labels(maps, 3)
-    assert channels.dtype == torch.float32
-    assert channels.flatten(2).tolist() == [[[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1]]]
-    # Scores that are sure look like that to the discriminator.
+    channels = encode_labels(maps, "seg", 3)
     torch.testing.assert_close(label_channels(50 * channels, "seg"), channels)
 
 
