@@ -23,16 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.viewer.utils import get_camera
 
 from benchmarks.viewer import arrival, milliseconds_per_picture, orbit
-from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
+from nerfstudio_gan3d.cameras import cameras_to_labels, labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.latents import request_latents
 from nerfstudio_gan3d.models.appearance import fit_appearance
 from nerfstudio_gan3d.models.gan import GanModel
 from nerfstudio_gan3d.models.pix2pix3d import pix2pix3d_tiny
 from nerfstudio_gan3d.run import load_run
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
-from nerfstudio_gan3d.viewer.label_painting import BOX
+from nerfstudio_gan3d.viewer.label_painting import BOX, ERASER, PAPER, PEN
+from nerfstudio_gan3d.viewer.label_panel import UNDO
 from tests.viewer.browser import Browser
 from tests.viewer.session import Session, build, fit_to_cars, running_viewer, wait_until
 
@@ -53,6 +55,14 @@ def load(path: Path | None) -> GanModel:
     halves[..., config.image_resolution // 2 :, :] = 1
     model.label_store.fill(halves, orbit_labels(torch.zeros(1), torch.zeros(1), 1.9))
     return model
+
+
+def editor_of(model: GanModel) -> LabelEditor:
+    """What the viewer edits this model's label maps with."""
+    editor = model.controls.labels
+    if editor is None:
+        raise SystemExit("this run's model has no label maps; give one of a gan3d-pix2pix3d method")
+    return editor
 
 
 def milliseconds(action: Callable[[], Any], repeats: int) -> float:
@@ -94,44 +104,72 @@ def parts(model: GanModel, editor: LabelEditor, repeats: int) -> dict[str, float
 def answered(
     session: Session, browser: Browser, ask: Callable[[], None], change: Callable[[], bool]
 ) -> float:
-    """Seconds from a request to the arrival of the first picture begun after its change."""
+    """Seconds from a request to the arrival of the first picture after its change.
+
+    The viewer rests before, so that no other picture can come. Raises TimeoutError where nothing
+    changes.
+    """
     session.rest()
     time.sleep(0.3)
     start = time.perf_counter()
     ask()
     wait_until(change)
-    changed = time.perf_counter()
-    return arrival(browser, session.answer(changed)).time - start
+    return arrival(browser, session.answer(start)).time - start
+
+
+def looks_from(session: Session) -> torch.Tensor:
+    """Camera label [1, 25] of the only browser."""
+    (client,) = session.viewer.viser_server.get_clients().values()
+    state = session.viewer.get_camera_state(client)
+    return cameras_to_labels(get_camera(state, 1000, round(1000 * state.aspect))).float()
+
+
+def choose_the_rarest(model: GanModel, session: Session, browser: Browser) -> None:
+    """Chooses what is rarest in the middle of the map that is painted on from here.
+
+    What an untrained network shows from another side may be of one class all over, and painting
+    with that one would change nothing.
+    """
+    editor = editor_of(model)
+    canvas = editor.canvas(model.scene().scene, looks_from(session))
+    middle = slice(editor.side // 4, -(editor.side // 4))
+    found = canvas.map[0, 0, middle, middle]
+    if editor.labels.kind == "edge":
+        browser.set("Tool", PEN if float(found.float().mean()) > PAPER / 2 else ERASER)
+        return
+    counts = torch.bincount(found.flatten(), minlength=editor.labels.classes)
+    browser.set("Class", browser.elements["Class"]["options"][int(counts.argmin())])
 
 
 def strokes(
-    session: Session, browser: Browser, editor: LabelEditor, repeats: int, turn: float
+    model: GanModel, session: Session, browser: Browser, repeats: int, turn: float
 ) -> dict[str, Any]:
-    """Clicks with the rarest class, so that every one changes the map; each is undone."""
+    """Clicks, each after the camera has turned by so many degrees; each one is undone."""
+    editor = editor_of(model)
     times, undone = [], []
-    if editor.labels.kind != "edge":
-        counts = torch.bincount(editor.view.map.flatten(), minlength=editor.labels.classes)
-        browser.set("Class", browser.elements["Class"]["options"][int(counts.argmin())])
     for index in range(repeats):
         if turn:
+            start = time.perf_counter()
             browser.orbit(turn)
-        before = editor.now
-
-        def changed(before: Any = before) -> bool:
-            return editor.now is not before
-
-        place = PLACES[index % len(PLACES)]
+            session.answer(start)
+        choose_the_rarest(model, session, browser)
+        before, place = editor.now, PLACES[index % len(PLACES)]
         times.append(
-            answered(session, browser, lambda p=place: browser.click_scene(BOX, p), changed)
+            answered(
+                session,
+                browser,
+                lambda place=place: browser.click_scene(BOX, place),
+                lambda before=before: editor.now is not before,
+            )
         )
-        now = editor.now
-        undo = answered(
-            session,
-            browser,
-            lambda: browser.set("Strokes", "Undo"),
-            lambda now=now: editor.now is not now,
+        undone.append(
+            answered(
+                session,
+                browser,
+                lambda: browser.set("Strokes", UNDO),
+                lambda before=before: editor.now is before,
+            )
         )
-        undone.append(undo)
     return {
         "median_s": round(statistics.median(times), 3),
         "worst_s": round(max(times), 3),
@@ -141,9 +179,7 @@ def strokes(
 
 def measure(model: GanModel, seconds: float, repeats: int) -> dict[str, Any]:
     """All figures of one model."""
-    editor = model.controls.labels
-    if editor is None:
-        raise SystemExit("this run's model has no label maps; give one of a gan3d-pix2pix3d method")
+    editor = editor_of(model)
     found: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "map_side": editor.side,
@@ -158,8 +194,8 @@ def measure(model: GanModel, seconds: float, repeats: int) -> dict[str, Any]:
         session.rest()
         browser.set("Paint by clicking", True)
         wait_until(lambda: browser.elements["Brush size"]["visible"] is True)
-        found["stroke"] = strokes(session, browser, editor, repeats, turn=0.0)
-        found["stroke_from_another_side"] = strokes(session, browser, editor, repeats, turn=25.0)
+        found["stroke"] = strokes(model, session, browser, repeats, turn=0.0)
+        found["stroke_from_another_side"] = strokes(model, session, browser, repeats, turn=25.0)
         browser.click("Labels beside image")
         wait_until(lambda: session.viewer.control_panel.split)
         found["orbit"] = orbit(session, browser, seconds)

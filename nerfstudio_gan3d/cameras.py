@@ -172,6 +172,25 @@ def pixel_rays(
     return cam2world[:, None, :3, 3].expand_as(directions), directions
 
 
+def project(
+    labels: Float[Tensor, "b 25"], points: Float[Tensor, "b n 3"]
+) -> tuple[Float[Tensor, "b n 2"], Float[Tensor, "b n"]]:
+    """Where cameras see points of the object world: image coordinates and z-depth.
+
+    ``(u, v, 1) = K R^-1 (p - t) / z``, in image sides from the upper left corner: inside of the
+    image u (to the right) and v (down) are 0 to 1, and pixel (column, row) of W x H pixels holds
+    the points with ``floor(u W) = column`` and ``floor(v H) = row``. It undoes `pixel_rays`.
+
+    z is in object-world units along the optical axis. Points behind a camera have a negative one,
+    and coordinates that mean nothing; with z = 0 they are not finite.
+    """
+    cam2world, intrinsics = split_labels(labels)
+    # A rotation's inverse is its transpose, and p R = R^T p.
+    local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]
+    depth = local[..., 2]
+    return ((local / depth[..., None]) @ intrinsics.mT)[..., :2], depth
+
+
 def axis_cosine(
     labels: Float[Tensor, "b 25"], directions: Float[Tensor, "b r 3"]
 ) -> Float[Tensor, "b r 1"]:

@@ -62,7 +62,12 @@ def _data(options: DataCommand) -> str:
         from nerfstudio_gan3d.data.commands import data_edges
 
         return data_edges(
-            chosen.directory, chosen.output, sigma=chosen.sigma, low=chosen.low, high=chosen.high
+            chosen.directory,
+            chosen.output,
+            sigma=chosen.sigma,
+            low=chosen.low,
+            high=chosen.high,
+            foreground_only=chosen.foreground_only,
         )
     from nerfstudio_gan3d.data.commands import data_check
 

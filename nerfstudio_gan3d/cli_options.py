@@ -56,6 +56,8 @@ class DataEdgesOptions:
     """Change of brightness at which a line that has begun goes on; less makes lines longer."""
     high: float = 0.2
     """Change of brightness at which a line begins; more leaves out weak lines."""
+    foreground_only: bool = False
+    """Leave out the edges of the background, which lie outside of the set's masks."""
 
     def validate(self) -> None:
         """Raises ValueError if an option's value is impossible."""

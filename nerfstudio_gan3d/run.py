@@ -28,6 +28,7 @@ from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.training.checkpoints import CheckpointError, check_fits, newest_whole
+from nerfstudio_gan3d.viewer.label_files import saved_pose
 
 CONFIG_NAME = "config.yml"
 MODEL_PREFIX = "_model."
@@ -100,12 +101,14 @@ class Run:
         Args:
             source: Number of a map that the checkpoint keeps, which has a camera of its own; or a
                 file: class ids, class colours, or an edge map, of the size of the run's images.
-            azimuth_deg: Where a file's map is seen from, as in `orbit`; None is the front (0).
+            azimuth_deg: Where a file's map is seen from, as in `orbit`; None is the front (0). If
+                neither angle is given, a map that the viewer saved is seen from where edit.json
+                beside it says.
             elevation_deg: The same; None is 0.
 
         Raises:
-            ValueError: If the model has no labels, keeps no such map, or cannot use the file; or if
-                a kept map is to be seen from somewhere else.
+            ValueError: If the model has no labels, keeps no such map, or cannot use the file or the
+                edit.json beside it; or if a kept map is to be seen from somewhere else.
         """
         labels = self.labels(f"label map {source}")
         store = self.model.label_store
@@ -124,8 +127,13 @@ class Run:
             labels.palette,
             self.settings.image_resolution,
         )
-        pose = self.orbit([azimuth_deg or 0.0], elevation_deg or 0.0)
-        return LabelView(torch.from_numpy(found)[None, None].to(self.device), pose)
+        pose = None
+        if azimuth_deg is None and elevation_deg is None:
+            pose = saved_pose(Path(source))
+        if pose is None:
+            pose = self.orbit([azimuth_deg or 0.0], elevation_deg or 0.0)
+        shown = torch.from_numpy(found)[None, None]
+        return LabelView(shown.to(self.device), pose.to(self.device))
 
     def orbit(
         self, azimuth_deg: Sequence[float], elevation_deg: float = 15.0

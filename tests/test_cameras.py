@@ -23,6 +23,7 @@ from nerfstudio_gan3d.cameras import (
     object_to_nerfstudio,
     orbit_labels,
     pixel_rays,
+    project,
     split_labels,
 )
 
@@ -30,7 +31,7 @@ ANGLES = st.floats(-3.1, 3.1)
 ELEVATIONS = st.floats(-1.5, 1.5)
 
 
-def project(labels: Tensor, points: Tensor) -> Tensor:
+def project_plainly(labels: Tensor, points: Tensor) -> Tensor:
     """Image position (u, v) of one world point a camera, in image sides: K R^-1 (p - t) / z."""
     cam2world, intrinsics = split_labels(labels)
     local = torch.linalg.solve(cam2world[:, :3, :3], points - cam2world[:, :3, 3])
@@ -86,9 +87,9 @@ def test_orbit_looks_at_its_pivot_upright_and_angles_come_back(
     torch.testing.assert_close(found, place, atol=1e-9, rtol=1e-9)
     target = torch.tensor([pivot], dtype=torch.float64)
     centre = torch.full((1, 2), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(project(label, target), centre, atol=1e-9, rtol=0)
+    torch.testing.assert_close(project_plainly(label, target), centre, atol=1e-9, rtol=0)
     # A point above the pivot appears straight above it: smaller v, same u.
-    above = project(label, target + torch.tensor([[0.0, 0.1, 0.0]], dtype=torch.float64))
+    above = project_plainly(label, target + torch.tensor([[0.0, 0.1, 0.0]], dtype=torch.float64))
     assert above[0, 0] == pytest.approx(0.5)
     assert above[0, 1] < 0.5
 
@@ -107,10 +108,10 @@ def test_impossible_field_of_view_is_refused(fov_deg: float) -> None:
 def test_mirrored_camera_sees_mirrored_points_at_mirrored_places() -> None:
     labels = some_labels(skew=0.03)
     points = torch.rand(len(labels), 3, dtype=torch.float64) - 0.5
-    u, v = project(labels, points).unbind(-1)
+    u, v = project_plainly(labels, points).unbind(-1)
     flipped = points * torch.tensor([-1.0, 1.0, 1.0])
     expected = torch.stack([1 - u, v], dim=-1)
-    torch.testing.assert_close(project(mirror_labels(labels), flipped), expected)
+    torch.testing.assert_close(project_plainly(mirror_labels(labels), flipped), expected)
     torch.testing.assert_close(mirror_labels(mirror_labels(labels)), labels)
     assert (torch.linalg.det(split_labels(mirror_labels(labels))[0]) > 0).all()
 
@@ -124,9 +125,37 @@ def test_rays_pass_through_pixel_centres_row_by_row() -> None:
     for row in range(height):
         for column in range(width):
             ray = row * width + column
-            seen = project(labels, origins[:, ray] + 1.7 * directions[:, ray])
+            seen = project_plainly(labels, origins[:, ray] + 1.7 * directions[:, ray])
             centre = torch.tensor([(column + 0.5) / width, (row + 0.5) / height]).to(seen)
             torch.testing.assert_close(seen, centre.expand_as(seen))
+
+
+def test_projection_by_hand() -> None:
+    cameras = orbit_labels(torch.tensor([0.0, math.pi / 2]), torch.zeros(2), 2.0, focal=1.5)
+    cameras[1, 16:] = torch.tensor([1.5, 0.1, 0.45, 0, 1.8, 0.6, 0, 0, 1])
+    points = torch.tensor([[0.4, 0.2, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+    places, depth = project(cameras, points.expand(2, 3, 3))
+    # The first one stands at z = 2: right is +x, down is -y.
+    # u = 1/2 + 1.5 * 0.4 / 2, v = 1/2 - 1.5 * 0.2 / 2; the last point is one behind it.
+    torch.testing.assert_close(places[0, :2], torch.tensor([[0.8, 0.35], [0.5, 0.5]]))
+    torch.testing.assert_close(depth[0], torch.tensor([2.0, 1.0, -1.0]))
+    # The second one stands at x = 2: right is -z. The first point is 1.6 away and 0.2 above the
+    # axis: u = 0.45 - 0.1 * 0.2 / 1.6, v = 0.6 - 1.8 * 0.2 / 1.6; the second one 1 to the left.
+    expected = torch.tensor([[0.4375, 0.375], [0.45 - 1.5 / 2, 0.6], [0.45 - 1.5 * 3 / 2, 0.6]])
+    torch.testing.assert_close(places[1], expected)
+    torch.testing.assert_close(depth[1], torch.tensor([1.6, 2.0, 2.0]))
+
+
+def test_projection_returns_to_the_pixels_of_rays() -> None:
+    labels = some_labels(skew=0.03)
+    origins, directions = pixel_rays(labels, 3, 4)
+    points = origins + 1.7 * directions
+    places, depth = project(labels, points)
+    expected = [[(x + 0.5) / 4, (y + 0.5) / 3] for y in range(3) for x in range(4)]
+    expected = torch.tensor(expected, dtype=torch.float64).expand_as(places)
+    torch.testing.assert_close(places, expected)
+    torch.testing.assert_close(depth, 1.7 * axis_cosine(labels, directions)[..., 0])
+    torch.testing.assert_close(places[:, 5], project_plainly(labels, points[:, 5]))
 
 
 def test_axis_cosine_turns_distance_into_z_depth() -> None:

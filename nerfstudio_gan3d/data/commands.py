@@ -35,7 +35,12 @@ def data_check(
 
 
 def data_edges(
-    directory: Path, output: Path, sigma: float = 1.0, low: float = 0.1, high: float = 0.2
+    directory: Path,
+    output: Path,
+    sigma: float = 1.0,
+    low: float = 0.1,
+    high: float = 0.2,
+    foreground_only: bool = False,
 ) -> str:
     """Draw an edge map for each photograph of a set and write both as a new set.
 
@@ -45,15 +50,17 @@ def data_edges(
         sigma: smoothing before edges are looked for, in pixels.
         low: gradient at which a line goes on.
         high: gradient at which a line begins.
+        foreground_only: leave out edges that lie outside of the set's masks.
 
     Raises:
-        DataError: the set cannot be used, or the folder is not empty.
+        DataError: the set cannot be used, lacks masks that are asked for, or the folder is not
+            empty.
         OSError: the folder cannot be written.
     """
     # Only this command needs scikit-image, which takes a while to import.
     from nerfstudio_gan3d.data.edges import write_edge_set
 
-    return write_edge_set(directory, output, sigma, low, high).text()
+    return write_edge_set(directory, output, sigma, low, high, foreground_only).text()
 
 
 def data_cars64(directory: Path) -> str:

@@ -12,8 +12,9 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from skimage.feature import canny
 
 from nerfstudio_gan3d.data.dataset import ImageSet
@@ -24,6 +25,10 @@ from nerfstudio_gan3d.data.meta import META_KEYS, parse_object
 LINE, PAPER = 0, 255
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
+
+
+MARGIN = 2
+"""How far outside of its mask a thing's outline may be found, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,30 @@ def edge_drawing(
     return np.where(lines, LINE, PAPER).astype(np.uint8)
 
 
+def without_background(
+    drawing: UInt8[np.ndarray, "h w"], mask: Float32[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w"]:
+    """A drawing without the lines that are farther than `MARGIN` from the foreground.
+
+    Args:
+        drawing: lines (0) on paper (255).
+        mask: coverage of the foreground, 0 to 1; pixels that are covered by half belong to it.
+    """
+    behind = mask < 0.5
+    # There is no distance to a foreground that is nowhere.
+    if behind.all():
+        return np.full_like(drawing, PAPER)
+    distance = np.asarray(distance_transform_edt(behind))
+    return np.where(distance <= MARGIN, drawing, PAPER).astype(np.uint8)
+
+
 def write_edge_set(
     source: Path,
     output: Path,
     sigma: float = 1.0,
     low: float = 0.1,
     high: float = 0.2,
+    foreground_only: bool = False,
     workers: int = 2,
 ) -> EdgeSummary:
     """Writes a set of the same images with an edge map for each.
@@ -86,16 +109,23 @@ def write_edge_set(
         sigma: of `edge_drawing`, as are ``low`` and ``high``.
         low: see there.
         high: see there.
+        foreground_only: leave out the edges of the background; see `without_background`.
         workers: threads that read and draw.
 
     Raises:
-        DataError: the source cannot be used, or ``output`` is not empty or lies inside it.
+        DataError: the source cannot be used or lacks masks that are asked for, or ``output`` is
+            not empty or lies inside it.
         OSError: the folder cannot be written.
     """
     images = ImageSet(source)
     output = output.expanduser().resolve()
     if output.is_relative_to(images.path.resolve()):
         raise DataError(f"{output}: lies in the set that is read; give a folder outside of it")
+    if foreground_only and not images.has_masks:
+        raise DataError(
+            f"{source}: has no masks, so that nobody knows which edges are the foreground's; "
+            "add mask/ beside the images, or leave out --foreground-only"
+        )
     copied = ["mask"] * images.has_masks + ["depth"] * images.has_depth
     with _new_folder(output) as folder:
         _copy_json(source, folder)
@@ -103,6 +133,8 @@ def write_edge_set(
         def draw(index: int) -> float:
             name = PurePosixPath(images.names[index])
             drawing = edge_drawing(images.image(index), sigma, low, high)
+            if foreground_only:
+                drawing = without_background(drawing, images.mask(index))
             buffer = BytesIO()
             Image.fromarray(drawing).save(buffer, "PNG")
             _write(folder / "label" / name.with_suffix(".png"), buffer.getvalue())

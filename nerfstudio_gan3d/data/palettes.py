@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.meta import MAX_CLASSES
+from nerfstudio_gan3d.models.config import LabelConfig
 
 Colour: TypeAlias = tuple[int, int, int]
 Palette: TypeAlias = Sequence[Sequence[int]]
@@ -50,6 +51,11 @@ def default_palette(count: int) -> tuple[Colour, ...]:
     if not 1 <= count <= MAX_CLASSES:
         raise ValueError(f"a palette of {count} colours: give 1 to {MAX_CLASSES} classes")
     return _every_colour()[:count]
+
+
+def class_colours(labels: LabelConfig) -> tuple[Colour, ...]:
+    """The colour of each class; those of the default palette where the model names none."""
+    return labels.palette or default_palette(labels.classes)
 
 
 @lru_cache(maxsize=1)

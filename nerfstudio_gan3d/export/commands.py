@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nerfstudio_gan3d.data.palettes import Palette
-from nerfstudio_gan3d.export.inputs import chosen_inputs, palette_of
-from nerfstudio_gan3d.export.mesh import extract_mesh, write_mesh
+from nerfstudio_gan3d.data.palettes import Palette, class_colours
+from nerfstudio_gan3d.export.inputs import chosen_inputs
+from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
 from nerfstudio_gan3d.export.options import (
     MeshOptions,
     SampleOptions,
@@ -21,7 +21,7 @@ SEEDS, LABELLED_SEEDS = "0-15", "0-3"
 
 
 def mesh(options: MeshOptions) -> str:
-    """Writes one sample as a mesh; returns a sentence about it.
+    """Writes one sample as a mesh, or those on the way between two; returns a sentence about them.
 
     Raises:
         ValueError: If the run cannot be loaded, has no surface or not the labels that are asked
@@ -34,20 +34,34 @@ def mesh(options: MeshOptions) -> str:
         view = run.label_view(options.input)
     elif options.input_file is not None:
         view = run.label_view(options.input_file, options.input_azimuth, options.input_elevation)
-    request = SceneRequest(seed=options.seed, truncation=options.truncation, label=view)
-    found = extract_mesh(
-        run.scene(request),
-        options.resolution,
-        options.level,
-        options.color,
-        options.largest_component,
-        run.device,
-        palette,
-    )
-    write_mesh(found, options.output)
+    files, told = options.files, []
+    for index, file in enumerate(files):
+        request = SceneRequest(
+            seed=options.seed,
+            truncation=options.truncation,
+            other_seed=options.to_seed,
+            interpolation=index / max(len(files) - 1, 1),
+            label=view,
+        )
+        found = extract_mesh(
+            run.scene(request),
+            options.resolution,
+            options.level,
+            options.color,
+            options.largest_component,
+            run.device,
+            palette,
+            extraction=options.extraction,
+            normals=options.normals,
+            texture=options.texture,
+        )
+        write_mesh(found, file)
+        told.append(f"{file}: {describe(found)}")
+    if options.to_seed is None:
+        return told[0]
     return (
-        f"{options.output}: {len(found.vertices)} vertices, {len(found.faces)} triangles, "
-        f"surface at density {found.metadata['density_level']:.4g}"
+        f"{len(files)} meshes from seed {options.seed} to seed {options.to_seed}; the first is "
+        f"{told[0]}; the last is {told[-1]}"
     )
 
 
@@ -58,7 +72,7 @@ def _palette(run: Run) -> Palette:
             f"--color labels: {run.folder} is a run on edge maps, which have no classes; choose "
             "rgb or none"
         )
-    return palette_of(labels)
+    return class_colours(labels)
 
 
 def sample(options: SampleOptions) -> str:

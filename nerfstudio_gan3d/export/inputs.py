@@ -13,13 +13,14 @@ from nerfstudio_gan3d.data.datamanager import GanDataManagerConfig
 from nerfstudio_gan3d.data.dataset import ImageSet
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.label_maps import read_label_maps
-from nerfstudio_gan3d.data.palettes import Palette, colorize, default_palette
+from nerfstudio_gan3d.data.palettes import class_colours, colorize
 from nerfstudio_gan3d.data.resize import resize_image, resize_label_map
 from nerfstudio_gan3d.data.sample_data import bundled_cars
 from nerfstudio_gan3d.export.options import SampleOptions, parse_images, parse_inputs
 from nerfstudio_gan3d.latents import LabelView
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.run import Run
+from nerfstudio_gan3d.viewer.label_files import REST, saved_pose
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,10 @@ def chosen_inputs(run: Run, options: SampleOptions) -> list[Input]:
         found += image_inputs(run, parse_images(options.images))
     if options.input is not None:
         angles = options.input_azimuth, options.input_elevation
-        found.append(Input("own", str(options.input), run.label_view(options.input, *angles)))
+        view, source = run.label_view(options.input, *angles), str(options.input)
+        if angles == (None, None) and saved_pose(options.input) is not None:
+            source += f", seen from where {REST} beside it says"
+        found.append(Input("own", source, view))
     return found
 
 
@@ -97,11 +101,6 @@ def image_inputs(run: Run, positions: Sequence[int]) -> list[Input]:
     ]
 
 
-def palette_of(labels: LabelConfig) -> Palette:
-    """A colour for each class."""
-    return labels.palette or default_palette(labels.classes)
-
-
 def input_picture(
     view: LabelView, labels: LabelConfig, size: int
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -109,4 +108,4 @@ def input_picture(
     values = view.map[0, 0].cpu().numpy()
     if labels.kind == "edge":
         return np.repeat(resize_image(values[..., None], size), 3, axis=-1)
-    return colorize(resize_label_map(values, size), palette_of(labels))
+    return colorize(resize_label_map(values, size), class_colours(labels))

@@ -15,6 +15,8 @@ PictureOutput = Literal[
 ]
 PICTURE_OUTPUTS: tuple[PictureOutput, ...] = get_args(PictureOutput)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
+TEXTURE_SUFFIXES = (".glb", ".obj")
+DEFAULT_STEPS, MOST_STEPS = 5, 1000
 MAXIMUM_SEEDS = 100_000
 KEPT_MAPS = 16
 """Label maps that a checkpoint keeps: `latents.STORED_MAPS`, known here without torch."""
@@ -24,7 +26,8 @@ MOST_LEVELS = 64
 
 @dataclass
 class MeshOptions:
-    """Write one sample as a mesh, straight from the density of a trained checkpoint."""
+    """Write one sample as a mesh, or several on the way between two, straight from the density of a
+    trained checkpoint."""
 
     load_config: Path
     """The config.yml that training wrote."""
@@ -36,20 +39,32 @@ class MeshOptions:
     """Truncation psi: 1 is off, 0 is the mean shape."""
     resolution: int = 128
     """Cells of the marching-cubes grid along the longest side of the object's box."""
+    extraction: Literal["multires", "dense"] = "multires"
+    """multires refines those cells alone that the surface passes; dense looks at the whole grid."""
     level: float | Literal["auto"] = "auto"
     """Density of the surface; auto chooses the one that lies closest to where rays become half
-    opaque."""
+    opaque. Of models made of surfaces the occupancy, between 0 and 1; auto is 0.5."""
     color: Literal["rgb", "labels", "none"] = "rgb"
-    """Colour of the vertices; labels: that of the class with the highest score."""
+    """Colour of the vertices or of the texture; labels: that of the class with the highest
+    score."""
+    texture: int = 0
+    """Side of a texture in texels, such as 1024, for .glb and .obj; 0 colours the vertices."""
+    normals: Literal["gradient", "faces"] = "gradient"
+    """Normals of the vertices: from the density's gradient, or means of the triangles'."""
     largest_component: bool = False
     """Keep only the largest connected part."""
+    to_seed: int | None = None
+    """Write the meshes on the straight way to this seed, as NAME_00, NAME_01, ..."""
+    steps: int | None = None
+    """Number of these meshes, both ends included (default 5)."""
     input: int | None = None
     """Label map that the sample is made from: number of one that the checkpoint keeps (default
     0)."""
     input_file: Path | None = None
     """A label map of your own: PNG of class ids or class colours, or an edge map."""
     input_azimuth: float | None = None
-    """Where --input-file is seen from, degrees: 0 is the front (default), 90 stands at +x."""
+    """Where --input-file is seen from, degrees: 0 is the front, 90 stands at +x. The default is
+    what the viewer saved beside the file (edit.json), or else the front."""
     input_elevation: float | None = None
     """The same, degrees above the horizon (default 0)."""
 
@@ -68,11 +83,51 @@ class MeshOptions:
             raise ValueError(
                 f"--level is {self.level}; it must be a positive density, or auto to choose one."
             )
+        self._check_texture()
+        self._check_way()
         if self.input is not None and self.input_file is not None:
             raise ValueError("--input and --input-file: choose one label map.")
         if self.input is not None:
             _check_kept("--input", [self.input])
         _check_file("--input-file", self.input_file, self.input_azimuth, self.input_elevation)
+
+    def _check_texture(self) -> None:
+        if not self.texture:
+            return
+        if not 16 <= self.texture <= 8192:
+            raise ValueError(
+                f"--texture is {self.texture}; it must lie between 16 and 8192 texels, or be 0 for "
+                "colours of the vertices."
+            )
+        if self.output.suffix.lower() not in TEXTURE_SUFFIXES:
+            raise ValueError(
+                f"--output is {self.output}; with --texture a mesh file must end in "
+                f"{' or '.join(TEXTURE_SUFFIXES)}."
+            )
+        if self.color == "none":
+            raise ValueError("--texture and --color none: a texture holds colours; leave one out.")
+
+    def _check_way(self) -> None:
+        if self.to_seed is None:
+            if self.steps is not None:
+                raise ValueError("--steps without --to-seed: name the seed at the far end.")
+            return
+        if not 0 <= self.to_seed < 10**18:
+            raise ValueError(f"--to-seed is {self.to_seed}; it must lie between 0 and 10^18.")
+        if self.steps is not None and not 2 <= self.steps <= MOST_STEPS:
+            raise ValueError(
+                f"--steps is {self.steps}; it must lie between 2 and {MOST_STEPS} meshes."
+            )
+
+    @property
+    def files(self) -> list[Path]:
+        """What is written: one file, or one for each step of the way to another seed."""
+        if self.to_seed is None:
+            return [self.output]
+        steps = DEFAULT_STEPS if self.steps is None else self.steps
+        digits = max(len(str(steps - 1)), 2)
+        stem, suffix = self.output.stem, self.output.suffix
+        return [self.output.with_name(f"{stem}_{step:0{digits}d}{suffix}") for step in range(steps)]
 
 
 @dataclass
@@ -107,7 +162,8 @@ class SampleOptions:
     input: Annotated[Path | None, arg(aliases=("--input-file",))] = None
     """The same from a file of your own: PNG of class ids or class colours, or an edge map."""
     input_azimuth: float | None = None
-    """Where --input is seen from, degrees: 0 is the front (default), 90 stands at +x."""
+    """Where --input is seen from, degrees: 0 is the front, 90 stands at +x. The default is what the
+    viewer saved beside the file (edit.json), or else the front."""
     input_elevation: float | None = None
     """The same, degrees above the horizon (default 0)."""
     interpolate: Literal["labels", "appearance"] | None = None

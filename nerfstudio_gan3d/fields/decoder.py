@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.networks.ops import FullyConnected
+from nerfstudio_gan3d.networks.ops import LRELU_SLOPE, FullyConnected
+
+FILM_GAIN = 0.5
+"""Standard deviation of a decoder's factors and shifts in an untrained network."""
 
 SPHERE_RADIUS = 0.6
 """Radius of the sphere that surfaces start from, half sides of the box (UNISURF)."""
@@ -71,6 +74,75 @@ class Decoder(nn.Module):
         hidden = self.hidden(feature.flatten(0, 1))
         out = self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
         return out[..., :1], colour_range(out[..., 1:])
+
+
+def styled_layer(
+    layer: FullyConnected, x: Float[Tensor, "b n i"], film: Float[Tensor, "b #one 2 hidden"]
+) -> Float[Tensor, "b n o"]:
+    """A hidden layer with leaky ReLU, FiLM-modulated where ``film`` has an entry (Perez et al.
+    2018): ``lrelu(factor (W x + b) + shift)`` with factor ``1 + film[.., 0]``, shift
+    ``film[.., 1]``."""
+    weight, bias = (layer.weight * layer.weight_gain).t(), layer.bias * layer.bias_gain
+    if film.shape[1]:
+        # FiLM is folded into one weight matrix a Scene: a pass over the hidden units less.
+        factor, shift = 1 + film[:, 0, 0, None], film[:, 0, 1, None]
+        x = torch.baddbmm(bias * factor + shift, x, weight * factor)
+    else:
+        x = torch.matmul(x, weight) + bias
+    return torch.nn.functional.leaky_relu(x, LRELU_SLOPE, inplace=True)
+
+
+class ColourHead(nn.Module):
+    """Colours from what the geometry's layers made of a position, and a latent w of their own,
+    which can change how a thing looks and not where it is.
+
+    Args:
+        w_dim: size of the latent.
+        hidden_dim: size of what the geometry hands over, and width of the one layer.
+        feature_dim: number of colour features.
+    """
+
+    def __init__(self, w_dim: int, hidden_dim: int, feature_dim: int) -> None:
+        super().__init__()
+        self.film = FullyConnected(w_dim, 2 * hidden_dim)
+        self.hidden = FullyConnected(hidden_dim, hidden_dim)
+        self.out = FullyConnected(hidden_dim, feature_dim)
+
+    def prepare(self, w: Float[Tensor, "b w_dim"]) -> Float[Tensor, "b 1 2 hidden"]:
+        """Factors and shifts of the layer: what a Scene keeps of the latent."""
+        return self.film(w).unflatten(-1, (1, 2, -1)) * FILM_GAIN
+
+    def forward(
+        self, x: Float[Tensor, "b n hidden"], film: Float[Tensor, "b 1 2 hidden"]
+    ) -> Float[Tensor, "b n f"]:
+        """Colour features in [0, 1]."""
+        shown = styled_layer(self.hidden, x, film)
+        return colour_range(self.out(shown.flatten(0, 1)).unflatten(0, x.shape[:2]))
+
+
+class ShapeDecoder(nn.Module):
+    """Density from a position's feature, and behind it a `ColourHead` (3DGEN's division).
+
+    Args:
+        in_dim: size of a position's feature.
+        feature_dim, hidden_dim, w_dim: see `ColourHead`.
+    """
+
+    def __init__(self, in_dim: int, feature_dim: int, hidden_dim: int, w_dim: int) -> None:
+        super().__init__()
+        self.hidden = FullyConnected(in_dim, hidden_dim)
+        self.out = FullyConnected(hidden_dim, 1)
+        self.colour = ColourHead(w_dim, hidden_dim, feature_dim)
+        with torch.no_grad():
+            self.out.weight[0] = 0
+
+    def shape(
+        self, feature: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b n h"], Float[Tensor, "b n 1"]]:
+        """The hidden layer, and the raw density."""
+        hidden = torch.nn.functional.softplus(self.hidden(feature.flatten(0, 1)))
+        raw = self.out(hidden).unflatten(0, feature.shape[:2])
+        return hidden.unflatten(0, feature.shape[:2]), raw
 
 
 @dataclass(frozen=True)

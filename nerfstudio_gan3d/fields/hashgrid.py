@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import LabelActivation, colour_range
+from nerfstudio_gan3d.fields.decoder import (
+    FILM_GAIN,
+    ColourHead,
+    LabelActivation,
+    colour_range,
+    styled_layer,
+)
 from nerfstudio_gan3d.fields.hash_encoding import (
     HashTable,
     Implementation,
@@ -18,7 +24,7 @@ from nerfstudio_gan3d.fields.hash_encoding import (
     lookup_tcnn,
 )
 from nerfstudio_gan3d.fields.hash_layout import TableLayout
-from nerfstudio_gan3d.networks.ops import LRELU_SLOPE, FullyConnected
+from nerfstudio_gan3d.networks.ops import FullyConnected
 from nerfstudio_gan3d.scene import FieldSamples
 
 Modulation = Literal["basis", "film", "both"]
@@ -26,9 +32,6 @@ Mixing = Literal["auto", "before", "after"]
 
 OUTSIDE_RAW_DENSITY = -1e4
 """Raw density outside the box: its softplus is exactly zero, also in half precision."""
-
-FILM_GAIN = 0.5
-"""Standard deviation of the decoder's factors and shifts in an untrained network."""
 
 # Tables of up to this many entries are mixed before they are looked up. A renderer asks for 10^4 to
 # 10^6 positions of a Scene, each of which reads eight entries per level and basis if it has to mix
@@ -154,15 +157,9 @@ class StyleHashGrid(nn.Module):
             for in_dim in (levels * features_per_level + 3, hidden_dim)
         )
         self.label_activation = label_activation
-        self.colour: nn.ModuleDict | None = None
+        self.colour: ColourHead | None = None
         if own_colour:
-            self.colour = nn.ModuleDict(
-                {
-                    "film": FullyConnected(w_dim, 2 * hidden_dim),
-                    "hidden": FullyConnected(hidden_dim, hidden_dim),
-                    "out": FullyConnected(hidden_dim, feature_dim),
-                }
-            )
+            self.colour = ColourHead(w_dim, hidden_dim, feature_dim)
         self.out = FullyConnected(hidden_dim, 1 + (label_dim if own_colour else feature_dim))
         with torch.no_grad():
             self.out.weight[0] = 0
@@ -186,7 +183,7 @@ class StyleHashGrid(nn.Module):
         film = torch.stack(films, 1) * FILM_GAIN if films else ws.new_zeros(len(ws), 0, 2, 0)
         colour = ws.new_zeros(len(ws), 0, 2, 0)
         if self.colour is not None:
-            colour = self.colour["film"](ws[:, -1]).unflatten(-1, (1, 2, -1)) * FILM_GAIN
+            colour = self.colour.prepare(ws[:, -1])
         if levels:
             styles = styles / self.bases**0.5
         if self.level_weights is not None:
@@ -200,10 +197,8 @@ class StyleHashGrid(nn.Module):
         hidden, out, raw = self._shape(prepared, positions)
         if self.colour is None:
             return FieldSamples(raw, colour_range(out[..., 1:]))
-        shown = _styled(self.colour["hidden"], hidden, prepared.colour)
-        colour = self.colour["out"](shown.flatten(0, 1)).unflatten(0, shown.shape[:2])
         labels = None if self.label_activation is None else self.label_activation(out[..., 1:])
-        return FieldSamples(raw, colour_range(colour), labels)
+        return FieldSamples(raw, self.colour(hidden, prepared.colour), labels)
 
     def raw_density(
         self, prepared: Prepared, positions: Float[Tensor, "b n 3"]
@@ -220,7 +215,8 @@ class StyleHashGrid(nn.Module):
         # The position itself carries what is smoother than the coarsest level.
         hidden = torch.cat([feature, 2 * unit - 1], -1)
         for i, layer in enumerate(self.hidden):
-            hidden = _styled(layer, hidden, prepared.film[:, i : i + 1])
+            assert isinstance(layer, FullyConnected)
+            hidden = styled_layer(layer, hidden, prepared.film[:, i : i + 1])
         out = self.out(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         raw = out[..., :1] + self.density_bias
         if self.initial_density is not None:
@@ -273,21 +269,6 @@ class StyleHashGrid(nn.Module):
             pairs = zip(prepared.mixed, unit, strict=True)
             return torch.stack([lookup_tcnn(self.basis_layout, *pair) for pair in pairs])
         return lookup(self.basis_layout, prepared.mixed, unit)
-
-
-def _styled(
-    layer: nn.Module, x: Float[Tensor, "b n i"], film: Float[Tensor, "b #one 2 hidden"]
-) -> Float[Tensor, "b n o"]:
-    """A hidden layer of the decoder, FiLM-modulated where ``film`` has an entry."""
-    assert isinstance(layer, FullyConnected)
-    weight, bias = (layer.weight * layer.weight_gain).t(), layer.bias * layer.bias_gain
-    if film.shape[1]:
-        # FiLM is folded into one weight matrix a Scene: a pass over the hidden units less.
-        factor, shift = 1 + film[:, 0, 0, None], film[:, 0, 1, None]
-        x = torch.baddbmm(bias * factor + shift, x, weight * factor)
-    else:
-        x = torch.matmul(x, weight) + bias
-    return torch.nn.functional.leaky_relu(x, LRELU_SLOPE, inplace=True)
 
 
 def _group_width(bases: int, features: int, levels: int) -> int:

@@ -23,9 +23,9 @@ class GeometryMlp(nn.Module):
     UNISURF (Oechsle et al. 2021) with 3DGEN's shape code: the positional encoding and the code go
     into the first layer and, divided by sqrt(2) together with what is there, into the layers of
     ``skips``. Layers have normalised weights and softplus between them. The initialisation (Atzmon
-    and Lipman 2020) makes ``f`` roughly the distance to a sphere. A code that reached it from the
-    start would destroy that sphere, so its columns are zero at first; and the sphere is brought to a
-    radius of 0.6.
+    and Lipman 2020) makes ``f`` roughly the distance to a sphere, which is then brought to a radius
+    of 0.6. A code that reached it from the start would destroy that sphere, so its columns are zero
+    at first.
 
     Args:
         code_dim: size of the shape code; 0 is UNISURF itself.
@@ -71,8 +71,8 @@ class GeometryMlp(nn.Module):
 
     @torch.no_grad()
     def _centre(self) -> None:
-        """Shifts ``f`` so that the initial surface has the mean radius 0.6. The initialisation alone
-        leaves it between 0.43 and 0.78, seed by seed."""
+        """Shifts ``f`` so that the initial surface has the mean radius 0.6. The initialisation
+        alone leaves it between 0.43 and 0.78, seed by seed."""
         index = torch.arange(256, dtype=torch.float32)
         height = 1 - (2 * index + 1) / len(index)
         # Points of a Fibonacci lattice lie evenly on a sphere.

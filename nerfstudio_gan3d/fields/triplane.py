@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import Decoder, LabelActivation, LabelDecoder, initial_ball
+from nerfstudio_gan3d.fields.decoder import (
+    Decoder,
+    LabelActivation,
+    LabelDecoder,
+    ShapeDecoder,
+    initial_ball,
+)
 from nerfstudio_gan3d.fields.gather import gather_rows
 from nerfstudio_gan3d.networks.stylegan2 import NoiseMode, SynthesisNetwork, drop_noise
 from nerfstudio_gan3d.scene import FieldSamples
@@ -98,6 +104,14 @@ def _sample_rows(
     return found.view(batch, count, channels)
 
 
+class PreparedPlanes(NamedTuple):
+    """What a Scene keeps of a `TriPlane`; batch first."""
+
+    planes: Float[Tensor, "b 3 c h w"]
+    film: Float[Tensor, "b 1 2 hidden"] | None
+    """Factors and shifts of the colours' own layer; None for a field without one."""
+
+
 class TriPlane(nn.Module):
     """Latents w to three planes, and positions to density and colour features.
 
@@ -114,6 +128,8 @@ class TriPlane(nn.Module):
         axes: name in `PLANE_AXES`; auto is that of the conventions.
         label_dim: label features of a position; 0 for none.
         label_activation: of the label features, where there are any.
+        own_colour: planes and density come from all latents but the last one, and colours from the
+            planes and the last one. In a field without labels.
     """
 
     def __init__(
@@ -130,6 +146,7 @@ class TriPlane(nn.Module):
         axes: PlaneAxes = "auto",
         label_dim: int = 0,
         label_activation: LabelActivation | None = None,
+        own_colour: bool = False,
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
@@ -139,7 +156,10 @@ class TriPlane(nn.Module):
             channel_base=channel_base,
             channel_max=channel_max,
         )
-        self.decoder: Decoder | LabelDecoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        self.decoder: Decoder | LabelDecoder | ShapeDecoder
+        self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        if own_colour:
+            self.decoder = ShapeDecoder(plane_channels, feature_dim, hidden_dim, w_dim)
         if label_activation is not None:
             self.decoder = LabelDecoder(
                 plane_channels,
@@ -149,7 +169,7 @@ class TriPlane(nn.Module):
                 hidden_dim,
                 dead_row=conventions == "reference",
             )
-        self.num_ws: int = self.synthesis.num_ws
+        self.num_ws: int = self.synthesis.num_ws + int(own_colour)
         if axes == "auto":
             axes = "xy_xz_zx" if conventions == "reference" else "xy_xz_zy"
         self.axes = PLANE_AXES[axes]
@@ -159,19 +179,37 @@ class TriPlane(nn.Module):
         if self.noise_mode == "none":
             drop_noise(self.synthesis)
 
-    def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> Float[Tensor, "b 3 c h w"]:
-        """The planes; all that a Scene needs to keep."""
-        return self.synthesis(ws, self.noise_mode).unflatten(1, (3, -1))
+    def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> PreparedPlanes:
+        """All that a Scene needs to keep."""
+        film = None
+        if isinstance(self.decoder, ShapeDecoder):
+            film = self.decoder.colour.prepare(ws[:, -1])
+            ws = ws[:, :-1]
+        return PreparedPlanes(self.synthesis(ws, self.noise_mode).unflatten(1, (3, -1)), film)
 
-    def query(
-        self, planes: Float[Tensor, "b 3 c h w"], positions: Float[Tensor, "b n 3"]
-    ) -> FieldSamples:
+    def query(self, prepared: PreparedPlanes, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at positions in sides of the box, [-0.5, 0.5] inside."""
-        feature = sample_planes(planes, positions, self.axes)
+        feature, labels = sample_planes(prepared.planes, positions, self.axes), None
         if isinstance(self.decoder, LabelDecoder):
             raw, colour, labels = self.decoder(feature)
+        elif isinstance(self.decoder, ShapeDecoder):
+            assert prepared.film is not None
+            hidden, raw = self.decoder.shape(feature)
+            colour = self.decoder.colour(hidden, prepared.film)
         else:
-            (raw, colour), labels = self.decoder(feature), None
-        if self.initial_density is not None:
-            raw = raw + self.initial_density(positions)
-        return FieldSamples(raw, colour, labels)
+            raw, colour = self.decoder(feature)
+        return FieldSamples(self._started(raw, positions), colour, labels)
+
+    def raw_density(
+        self, prepared: PreparedPlanes, positions: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n 1"]:
+        """Raw density alone, without the colours' own layer."""
+        if not isinstance(self.decoder, ShapeDecoder):
+            return self.query(prepared, positions).raw_density
+        feature = sample_planes(prepared.planes, positions, self.axes)
+        return self._started(self.decoder.shape(feature)[1], positions)
+
+    def _started(self, raw: Tensor, positions: Tensor) -> Float[Tensor, "b n 1"]:
+        if self.initial_density is None:
+            return raw
+        return raw + self.initial_density(positions)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Integer
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import axis_cosine, pixel_rays, split_labels
+from nerfstudio_gan3d.cameras import axis_cosine, pixel_rays, project
 
 
 class ConfusionMatrix:
@@ -204,8 +204,8 @@ def warp_labels(
     height, width = depth_b.shape[2:]
     origins, directions = pixel_rays(camera_a, depth_a.shape[2], depth_a.shape[3])
     distance = depth_a.flatten(1)[..., None] / axis_cosine(camera_a, directions)
-    u, v, depth = _project(origins + distance * directions, camera_b).unbind(-1)  # [B, R] each
-    column, row = (u * width).floor(), (v * height).floor()
+    places, depth = project(camera_b, origins + distance * directions)  # [B, R, 2], [B, R]
+    column, row = (places[..., 0] * width).floor(), (places[..., 1] * height).floor()
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (depth > 0)
     # Points behind the camera have no pixel, and their coordinates may be infinite.
     pixel = torch.where(inside, row * width + column, 0).long()
@@ -216,17 +216,6 @@ def warp_labels(
     return WarpedLabels(
         torch.where(visible, ids, 0).view(depth_a.shape), visible.view(depth_a.shape)
     )
-
-
-def _project(
-    points: Float[Tensor, "b r 3"], labels: Float[Tensor, "b 25"]
-) -> Float[Tensor, "b r 3"]:
-    """Image coordinates u and v (0..1 inside the image) and z-depth of points in the world."""
-    cam2world, intrinsics = split_labels(labels)
-    local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]
-    depth = local[..., 2:]
-    image = (local / depth) @ intrinsics.mT
-    return torch.cat([image[..., :2], depth], dim=-1)
 
 
 class ViewConsistency:

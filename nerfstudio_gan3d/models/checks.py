@@ -127,11 +127,6 @@ def _validate_surface(config: GanModelConfig) -> None:
             f"model.latent.separate: representation {config.representation} takes a shape code and "
             "an appearance code; set it to True"
         )
-    if separate and config.representation == "triplane":
-        raise ValueError(
-            "model.latent.separate: the colours of representation triplane share planes with the "
-            "geometry; choose another representation, or set it to False"
-        )
     if separate and (config.latent.pose_conditioning or config.labels.kind != "none"):
         raise ValueError(
             "model.latent.separate: codes take neither a pose nor label maps; set "

@@ -14,7 +14,6 @@ from nerfstudio_gan3d.cameras import LABEL_SIZE, axis_cosine, pixel_rays
 from nerfstudio_gan3d.fields.coded import GrafField, UnisurfField
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.sphere import BoundSphere, SphereBackground
-from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     FieldConfig,
@@ -114,8 +113,6 @@ class BoundField:
     def raw_density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
         """The same as ``query(positions).raw_density``, without the colours' own layers."""
         places = positions / positions.new_tensor(self.box)
-        if isinstance(self.representation, TriPlane):
-            return self._sloped(self.representation.query(self.prepared, places).raw_density)
         return self._sloped(self.representation.raw_density(self.prepared, places))
 
     def _sloped(self, raw: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ def make_field(
             planes.axes,
             label_dim,
             activation,
+            latent.separate,
         )
     grid = field.hashgrid
     return StyleHashGrid(

@@ -18,10 +18,10 @@ from nerfstudio_gan3d.models.gan import GanModelConfig
 
 
 def threedgen_tiny() -> GanModelConfig:
-    """64 px on two CPU cores: a small hash grid in front of BallGAN's sphere, since photographs
+    """64 px on two CPU cores: small tri-planes in front of BallGAN's sphere, since photographs
     have backgrounds."""
     config = ballgan_tiny()
-    config.representation = "hashgrid"
+    config.representation = "triplane"
     config.latent = LatentConfig(z_dim=128, w_dim=128, lr_multiplier=0.1, separate=True)
     config.field.volume = "occupancy"
     config.field.density_scale = 1.0

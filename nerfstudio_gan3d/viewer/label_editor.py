@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import pixel_rays
+from nerfstudio_gan3d.cameras import pixel_rays, project
 from nerfstudio_gan3d.latents import Appearance, LabelStore, LabelView
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_images import label_ids
@@ -22,7 +22,6 @@ from nerfstudio_gan3d.viewer.label_edits import (
     inside_rectangle,
     line_mask,
     paint,
-    project,
     surface_distance,
     unblurred,
 )
@@ -250,10 +249,10 @@ class LabelEditor:
 
     def _on_map(self, point: Float[Tensor, "3"], canvas: LabelView) -> tuple[float, float]:
         """Where a point is on a label map, in pixels; raises ValueError if nowhere."""
-        places, depth = project(point[None], canvas.pose)
+        places, depth = project(canvas.pose.to(point), point[None, None])
         if not bool((depth > 0).all()):
             raise ValueError("there is nothing to paint on at this place")
-        x, y = (places[0] * self.side).tolist()
+        x, y = (places[0, 0] * self.side).tolist()
         return x, y
 
     def _apply(self, canvas: LabelView, mask: Bool[Tensor, "r r"], value: int) -> bool:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import camera_angles, orbit_labels, split_labels
+from nerfstudio_gan3d.cameras import camera_angles, orbit_labels, project
 from nerfstudio_gan3d.rendering.renderer import Rendering
 
 T = TypeVar("T")
@@ -56,16 +56,6 @@ def angle_between(
     return math.degrees(math.atan2(float(sine), float(cosine)))
 
 
-def project(
-    points: Float[Tensor, "n 3"], camera: Float[Tensor, "1 25"]
-) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
-    """Image coordinates (0..1 inside the image) and z-depth of points."""
-    cam2world, intrinsics = (part[0].to(points) for part in split_labels(camera))
-    local = (points - cam2world[:3, 3]) @ cam2world[:3, :3]
-    depth = local[:, 2]
-    return (local / depth[:, None] @ intrinsics.T)[:, :2], depth
-
-
 def surface_distance(
     found: Rendering,
     origins: Float[Tensor, "1 r 3"],
@@ -89,9 +79,9 @@ def inside_rectangle(
     high: tuple[float, float],
 ) -> Bool[Tensor, "n"]:
     """Which points a camera sees between two corners of its image (0..1)."""
-    places, depth = project(points, camera)
+    places, depth = project(camera.to(points), points[None])
     corners = places.new_tensor([low, high])
-    return ((places >= corners[0]) & (places <= corners[1])).all(-1) & (depth > 0)
+    return (((places >= corners[0]) & (places <= corners[1])).all(-1) & (depth > 0))[0]
 
 
 def line_mask(

@@ -9,22 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.label_maps import read_label_file
-from nerfstudio_gan3d.data.palettes import colorize, default_palette
+from nerfstudio_gan3d.data.labels import validate_labels
+from nerfstudio_gan3d.data.palettes import class_colours, colorize
 from nerfstudio_gan3d.latents import Appearance, LabelView
 from nerfstudio_gan3d.models.config import LabelConfig
 
 MAP, COLOURS, REST = "labels.png", "colours.png", "edit.json"
-
-
-def colours(labels: LabelConfig) -> tuple[tuple[int, int, int], ...]:
-    """The colour of each class; those of the default palette where the model names none."""
-    return labels.palette or default_palette(labels.classes)
 
 
 def class_names(labels: LabelConfig) -> tuple[str, ...]:
@@ -37,7 +33,7 @@ def map_pixels(
 ) -> UInt8[np.ndarray, "r r *c"]:
     """A label map as the picture that people look at: RGB, or for edge maps grey."""
     ids = label_map[0, 0].cpu().numpy()
-    return ids if labels.kind == "edge" else colorize(ids, colours(labels))
+    return ids if labels.kind == "edge" else colorize(ids, class_colours(labels))
 
 
 def save_edit(parent: Path, view: LabelView, appearance: Appearance, labels: LabelConfig) -> Path:
@@ -74,20 +70,29 @@ def load_edit(
     Raises:
         DataError: a file is missing, damaged, or of another model.
     """
-    palette = () if labels.kind == "edge" else colours(labels)
+    palette = () if labels.kind == "edge" else class_colours(labels)
     kind = "edge" if labels.kind == "edge" else "seg"
     ids = read_label_file(folder / MAP, kind, labels.classes, palette, size)
     where = folder / REST
-    try:
-        rest = json.loads(where.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{where}: cannot be read ({error})") from error
-    if not isinstance(rest, dict):
-        raise DataError(f'{where}: expected an object with "pose" and "appearance"')
+    rest = _read(where)
     pose = _numbers(rest, "pose", LABEL_SIZE, where)
     appearance = _numbers(rest, "appearance", w_dim, where)
     shown = LabelView(torch.from_numpy(ids)[None, None], torch.tensor([pose]))
     return shown, Appearance(torch.tensor([appearance]))
+
+
+def saved_pose(file: Path) -> Float[torch.Tensor, "1 25"] | None:
+    """Where the label map in a file is seen from, as edit.json beside it says; None if there is no
+    such file.
+
+    Raises:
+        DataError: edit.json is damaged, or its pose is no camera's.
+    """
+    where = file.parent / REST
+    if not where.is_file():
+        return None
+    pose = _numbers(_read(where), "pose", LABEL_SIZE, where)
+    return validate_labels([pose], ["pose"], str(where))
 
 
 def saved_edits(parent: Path) -> list[str]:
@@ -95,6 +100,16 @@ def saved_edits(parent: Path) -> list[str]:
     if not parent.is_dir():
         return []
     return sorted(path.name for path in parent.iterdir() if (path / REST).is_file())
+
+
+def _read(where: Path) -> dict[str, Any]:
+    try:
+        rest = json.loads(where.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{where}: cannot be read ({error})") from error
+    if not isinstance(rest, dict):
+        raise DataError(f'{where}: expected an object with "pose" and "appearance"')
+    return rest
 
 
 def _numbers(rest: dict[str, Any], name: str, count: int, where: Path) -> list[float]:

@@ -18,9 +18,10 @@ from torch import Tensor
 from viser import ClientHandle, GuiEvent, SceneNodePointerEvent, ScenePointerEvent
 
 from nerfstudio_gan3d.cameras import cameras_to_labels
+from nerfstudio_gan3d.data.palettes import class_colours
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
-from nerfstudio_gan3d.viewer.label_files import class_names, colours
+from nerfstudio_gan3d.viewer.label_files import class_names
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -142,7 +143,7 @@ class LabelBrush:
     def _show_colour(self) -> None:
         if not self._edges:
             chosen = slice(self.value, self.value + 1)
-            palette = colours(self._editor.labels)
+            palette = class_colours(self._editor.labels)
             self._colour.content = legend(self._names[chosen], palette[chosen])
 
     def _show_what_applies(self) -> None:

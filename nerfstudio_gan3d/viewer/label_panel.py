@@ -15,13 +15,13 @@ from viser import ClientHandle, GuiDropdownHandle, GuiEvent
 
 from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.data.label_maps import decode_label_file
+from nerfstudio_gan3d.data.palettes import class_colours
 from nerfstudio_gan3d.latents import STORED_MAPS, Appearance, LabelView, request_latents
 from nerfstudio_gan3d.models.appearance import STEPS, fit_appearance
 from nerfstudio_gan3d.viewer.camera import camera_at
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
 from nerfstudio_gan3d.viewer.label_files import (
     class_names,
-    colours,
     load_edit,
     map_pixels,
     save_edit,
@@ -70,7 +70,9 @@ class LabelPanel:
             self._add_steps()
             self._add_appearance()
             if editor.labels.kind != "edge":
-                self._gui.add_markdown(legend(class_names(editor.labels), colours(editor.labels)))
+                self._gui.add_markdown(
+                    legend(class_names(editor.labels), class_colours(editor.labels))
+                )
         self._refresh()
 
     def _add_sources(self) -> None:
@@ -177,7 +179,7 @@ class LabelPanel:
     def _upload(self, event: GuiEvent[Any], client: ClientHandle) -> str:
         labels, file = self._editor.labels, event.target.value
         assert labels.kind != "none"
-        palette = () if labels.kind == "edge" else colours(labels)
+        palette = () if labels.kind == "edge" else class_colours(labels)
         ids = decode_label_file(
             file.content, file.name, labels.kind, labels.classes, palette, self._editor.side
         )

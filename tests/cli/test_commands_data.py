@@ -107,6 +107,22 @@ def test_what_cannot_be_drawn_is_refused(squares: Path, capsys: pytest.CaptureFi
     assert {p.name for p in Path().iterdir()} == {"file"}
 
 
+def test_edges_of_the_foreground_alone(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "edges", squares, "out", "--foreground-only"]
+    assert "squares: has no masks" in refuse(capsys, *words)
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:16, :16] = 255
+    write_folder(squares, {f"mask/{n}.png": encode(mask) for n in "ab"})
+    succeed(capsys, *words)
+    succeed(capsys, "data", "edges", squares, "all")
+    found, drawn = (np.array(Image.open(f"{name}/label/a.png")) for name in ("out", "all"))
+    # Two pixels beyond the mask; near its corner nothing is drawn.
+    expected = np.full((32, 32), 255, np.uint8)
+    expected[:18, :16], expected[:16, :18] = drawn[:18, :16], drawn[:16, :18]
+    np.testing.assert_array_equal(found, expected)
+    assert (drawn != found).sum() > 20
+
+
 def test_check_of_label_maps(squares: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ids = np.zeros((32, 32), np.uint8)
     ids[8:24, 8:24] = 1
@@ -126,5 +142,5 @@ def test_help_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
         main(["data", "edges", "--help"])
     assert stopped.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("edge map of each photograph", "--sigma", "--low", "--high"):
+    for part in ("edge map of each photograph", "--sigma", "--low", "--foreground-only"):
         assert part in text

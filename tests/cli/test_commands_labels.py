@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 
 from nerfstudio_gan3d.export.inputs import data_set
-from nerfstudio_gan3d.latents import LabelView, SceneRequest, request_latents
+from nerfstudio_gan3d.latents import Appearance, LabelView, SceneRequest, request_latents
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
 from nerfstudio_gan3d.run import Run
+from nerfstudio_gan3d.viewer.label_files import save_edit
 from tests.cli.test_commands import GAP, SIDE, refuse, succeed
 
 PALETTE = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
@@ -140,6 +141,40 @@ def test_a_map_of_ones_own(
     succeed(capsys, *words, "c.png", "--input", "ids.png")
     latents = [np.load(name)["foreground"] for name in ("a.npz", "c.npz")]
     assert np.abs(latents[0] - latents[1]).max() > 1e-3
+
+
+def test_a_map_that_the_viewer_saved_brings_its_pose(
+    labelled: Path, labelled_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = np.zeros((SIDE, SIDE), np.uint8)
+    ids[4:12, 2:14], ids[10:13, 4:7] = 1, 2
+    view = LabelView(torch.from_numpy(ids)[None, None], labelled_run.orbit([70.0], 25.0))
+    worn = Appearance(torch.zeros(1, labelled_run.generator.latent.w_dim))
+    file = save_edit(Path("edits"), view, worn, labelled_run.labels()) / "labels.png"
+    words = ["sample", "--load-config", labelled, "--seeds", 3, "--input", file, "--output"]
+    succeed(capsys, *words, "a.png")
+    found = mediapy.read_image("a.png")
+    expected = picture(labelled_run, SceneRequest(3, label=view), view.pose)
+    np.testing.assert_array_equal(found[:, SIDE + GAP :], expected)
+    (described,) = json.loads(Path("a.json").read_text())["inputs"]
+    assert described["source"] == f"{file}, seen from where edit.json beside it says"
+    assert described["azimuth_deg"] == pytest.approx(70, abs=1e-3)
+    assert described["elevation_deg"] == pytest.approx(25, abs=1e-3)
+    # Where it is seen from may be said otherwise; the other angle is then the usual 0.
+    succeed(capsys, *words, "b.png", "--input-azimuth", 10)
+    (described,) = json.loads(Path("b.json").read_text())["inputs"]
+    assert described["source"] == str(file)
+    assert described["azimuth_deg"] == pytest.approx(10, abs=1e-3)
+    assert described["elevation_deg"] == pytest.approx(0, abs=1e-3)
+    view_again = labelled_run.label_view(file)
+    torch.testing.assert_close(view_again.pose, view.pose)
+    # A damaged file is one sentence, and does not matter where it is not needed.
+    Path("edits/001/edit.json").write_text('{"pose": [1, 2]}')
+    told = refuse(capsys, *words, "c.png")
+    assert 'edit.json: "pose" must be a list of 25 finite numbers' in told
+    mesh = ["mesh", "--load-config", labelled, "--input-file", file, "--output", "c.ply"]
+    assert '"pose" must be a list' in refuse(capsys, *mesh)
+    succeed(capsys, *words, "c.png", "--input-elevation", 5)
 
 
 def test_maps_of_the_data_set(

@@ -10,7 +10,7 @@ from skimage.measure import label
 
 from nerfstudio_gan3d.data import edges
 from nerfstudio_gan3d.data.dataset import DataError, ImageSet
-from nerfstudio_gan3d.data.edges import edge_drawing, write_edge_set
+from nerfstudio_gan3d.data.edges import edge_drawing, without_background, write_edge_set
 from tests.data.sets import encode, files, write_folder, write_zip
 
 
@@ -68,6 +68,48 @@ def test_smoothing_leaves_out_texture():
     assert few.min() >= 29
     assert few.max() <= 34
     assert (edge_drawing(pixels, sigma=0.8) == 0).any(0).sum() > 20
+
+
+def test_lines_of_the_background_are_left_out():
+    # A stripe of lines in columns 2 and 20, and one along row 5; the thing is columns 8 to 15.
+    drawing = np.full((24, 24), 255, np.uint8)
+    drawing[:, [2, 20]] = drawing[5] = 0
+    mask = np.zeros((24, 24), np.float32)
+    mask[:, 8:16] = 1
+    mask[:, [7, 16]] = 0.49
+    found = without_background(drawing, mask)
+    expected = np.full((24, 24), 255, np.uint8)
+    expected[5, 6:18] = 0
+    np.testing.assert_array_equal(found, expected)
+    # Around a single pixel there is room for a circle of radius 2.
+    dot = np.zeros((24, 24), np.float32)
+    dot[10, 10] = 0.5
+    rows, columns = np.nonzero(without_background(np.zeros((24, 24), np.uint8), dot) == 0)
+    assert len(rows) == 13
+    assert ((rows - 10) ** 2 + (columns - 10) ** 2).max() == 4
+    assert (without_background(drawing, np.zeros_like(mask)) == 255).all()
+
+
+def test_the_outline_of_a_thing_stays_without_what_is_behind_it(tmp_path: Path):
+    # The square of the mask before a stripe that ends well beside it.
+    pixels, mask = square(size=48), np.zeros((48, 48), np.uint8)
+    outline = edge_drawing(pixels)
+    mask[8:24, 8:24] = 255
+    pixels[:, 40:] = 255
+    content = {"images/a.png": encode(pixels), "mask/a.png": encode(mask)}
+    source = write_folder(tmp_path / "set", content)
+    write_edge_set(source, tmp_path / "all")
+    write_edge_set(source, tmp_path / "thing", foreground_only=True)
+    everything_drawn = ImageSet(tmp_path / "all").edge_map(0)
+    assert (everything_drawn[1:-1, 39:41] == 0).any(1).all()
+    np.testing.assert_array_equal(ImageSet(tmp_path / "thing").edge_map(0), outline)
+
+
+def test_masks_that_are_asked_for_must_be_there(tmp_path: Path):
+    source = write_folder(tmp_path / "set", {"a.png": encode(square())})
+    with pytest.raises(DataError, match=r"set: has no masks.* leave out --foreground-only$"):
+        write_edge_set(source, tmp_path / "new", foreground_only=True)
+    assert not (tmp_path / "new").exists()
 
 
 def photographs(root: str = "images/") -> dict[str, bytes]:

@@ -12,10 +12,12 @@ from nerfstudio_gan3d.data.palettes import (
     SEG2CAT_CLASSES,
     SEG2FACE_CLASSES,
     SEG2FACE_MIRROR,
+    class_colours,
     colorize,
     default_palette,
     ids_from_colors,
 )
+from nerfstudio_gan3d.models.config import LabelConfig
 
 RGB = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 
@@ -45,6 +47,11 @@ def test_further_colours_are_distinct_and_do_not_depend_on_their_number():
     assert distance[:30, :30].min() >= 51
     for count in (1, 6, 20, 255):
         assert default_palette(count) == default_palette(256)[:count]
+
+
+def test_classes_without_colours_have_the_published_ones():
+    assert class_colours(LabelConfig(kind="seg", classes=2)) == ((255, 255, 255), (204, 0, 0))
+    assert class_colours(LabelConfig(kind="seg", classes=3, palette=RGB)) == RGB
 
 
 @pytest.mark.parametrize("count", [0, -1, 257])

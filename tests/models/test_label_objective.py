@@ -1,5 +1,7 @@
 """pix2pix3D's training step: who is seen from where, what is compared, and who learns from it."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,14 +16,16 @@ from nerfstudio_gan3d.losses.labels import (
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.label_images import as_label_map
 from nerfstudio_gan3d.models.label_objective import (
     LabelLossConfig,
     LabelObjective,
     cross_view,
 )
 from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.networks.discriminator import resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork, encode_labels
-from nerfstudio_gan3d.scene import Condition
+from nerfstudio_gan3d.scene import Condition, Scene
 from tests.models.tiny import field_config, images, labels, model_config
 
 CLASSES = 3
@@ -235,15 +239,76 @@ def test_cross_view_compares_with_the_scene_of_the_labels_seen_from_elsewhere() 
     assert gradient is None
 
 
+def plain_cross_view(
+    generator: Generator, condition: Condition, scene: Scene, others: Tensor
+) -> Tensor:
+    """The same with whole images, of which only labels are looked at."""
+    pose, settings = condition.camera_label, generator.labels
+    assert pose is not None
+    assert settings is not None
+    with torch.no_grad():
+        seen: Any = generator.render(scene, others, jitter=True).labels
+        wanted: Any = generator.render(scene, pose, jitter=True).raw_labels
+    anew = replace(condition, label_map=as_label_map(seen, settings), camera_label=others)
+    again: Any = generator.render(generator.scene(generator.map(anew)), pose, jitter=True)
+    return cross_view_loss(again.raw_labels, wanted)
+
+
+@pytest.mark.parametrize(("kind", "representation"), [("seg", "triplane"), ("edge", "hashgrid")])
+@pytest.mark.parametrize("super_resolution", [False, True])
+def test_cross_view_has_value_and_gradients_of_whole_images(
+    kind: Any, representation: str, super_resolution: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, _ = build(config(kind, representation, super_resolution))
+    decoder: Any = generator.field.decoder if representation == "triplane" else generator.field
+    with torch.no_grad():
+        (decoder.label_out if representation == "triplane" else decoder.out).weight.normal_()
+    maps_in = encode_labels(maps(2, kind), kind, CLASSES)
+    behind = torch.randn(2, 16) if generator.background is not None else None
+    condition = Condition(torch.randn(2, 16), behind, labels(2, 1), maps_in)
+    enlarged: list[Any] = []
+    if generator.superresolution_labels is not None:
+        generator.superresolution_labels.register_forward_hook(lambda *_: enlarged.append(1))
+    results = []
+    for compute in (plain_cross_view, partial(cross_view, jitter=True)):
+        if compute is not plain_cross_view and super_resolution:
+            # Colours are not made larger at all, and labels once.
+            monkeypatch.delattr(generator, "superresolution")
+            enlarged.clear()
+        torch.manual_seed(3)
+        loss = compute(
+            generator, condition, generator.scene(generator.map(condition)), labels(2, 2)
+        )
+        assert float(loss) > 1e-5
+        parameters = list(generator.mapping.parameters()) + list(generator.field.parameters())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        results.append((loss, found, float(torch.rand(()))))
+    assert len(enlarged) == int(super_resolution)
+    (loss, gradients, after), (plain_loss, plain_gradients, plain_after) = results
+    torch.testing.assert_close(loss, plain_loss)
+    assert after == plain_after
+    assert any(gradient is not None and gradient.any() for gradient in gradients)
+    for gradient, plain in zip(gradients, plain_gradients, strict=True):
+        assert (gradient is None) == (plain is None)
+        if gradient is not None and plain is not None:
+            torch.testing.assert_close(gradient, plain)
+
+
 def test_cross_view_is_not_computed_without_weight_or_between_its_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for weight, interval, number, renders in ((0.0, 1, 0, 1), (1.0, 2, 0, 4), (1.0, 2, 1, 1)):
         given = {"cross_view": weight, "cross_view_interval": interval}
         generator, objective = build(config(label_losses=given))
-        watch = Watch(generator, monkeypatch)
+        calls, plain = [], generator.label_images
+
+        def counted(*given: Any, calls: Any = calls, plain: Any = plain) -> Any:
+            calls.append(given)
+            return plain(*given)
+
+        monkeypatch.setattr(generator, "label_images", counted)
         found = step(objective, generator, number)
-        assert len(watch.cameras) == renders
+        assert len(calls) == renders
         assert ("cross_view" in found) == (renders == 4)
 
 
@@ -275,6 +340,28 @@ def test_lpips_is_refused_until_its_network_is_loaded() -> None:
     found = step(objective, generator)
     assert 0 < float(found["lpips"]) < 2
     assert not any("perceptual" in name for name in objective.state_dict())
+
+
+@pytest.mark.parametrize("rows", [[0, 3], [1], []])
+def test_lpips_sees_only_images_that_count(rows: list[int]) -> None:
+    _, objective = build(config(label_losses={"lpips": 1.0}))
+    seen: list[int] = []
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        seen.append(len(a))
+        return ((a - b) ** 2).mean((1, 2, 3)) + a.amax((1, 2, 3))
+
+    objective.perceptual = distance
+    counted = torch.zeros(4).index_fill(0, torch.tensor(rows, dtype=torch.long), 1.0)
+    real, image = images(4, 16), images(4, 8).flip(2).requires_grad_()
+    found = objective._lpips(image, real, counted)
+    (gradient,) = torch.autograd.grad(found, image)
+    assert seen == ([len(rows)] if rows else [])
+    every = distance(image, resize_antialias(real, (8, 8)))
+    expected = (every * counted).sum() / max(len(rows), 1)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, image)[0])
+    assert bool(gradient.any()) == bool(rows)
 
 
 def test_a_faint_object_cannot_outvote_what_is_behind_it() -> None:

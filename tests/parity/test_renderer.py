@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.fields.sphere import sphere_angles, sphere_distance
+from nerfstudio_gan3d.fields.triplane import PreparedPlanes
 from nerfstudio_gan3d.losses.adversarial import discriminator_loss, generator_loss
 from nerfstudio_gan3d.losses.geometry import background_loss
 from nerfstudio_gan3d.models.generator import Generator, Images, Latents
@@ -143,9 +144,9 @@ def test_planes(name: str) -> None:
     case = load(name)
     stride = case.fixture.config["strides"]["planes_sub"]
     with torch.no_grad():
-        planes = case.generator.field.prepare(case.latents.foreground)
-    assert isinstance(planes, Tensor)
-    close(planes.flatten(1, 2)[:, :, ::stride, ::stride], case.fixture["planes_sub"])
+        prepared = case.generator.field.prepare(case.latents.foreground)
+    assert isinstance(prepared, PreparedPlanes)
+    close(prepared.planes.flatten(1, 2)[:, :, ::stride, ::stride], case.fixture["planes_sub"])
 
 
 @cases("pts", "pts_sigma", "pts_feat")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import make_intrinsics, make_labels, orbit_labels, pixel_rays
+from nerfstudio_gan3d.cameras import make_intrinsics, make_labels, orbit_labels
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from nerfstudio_gan3d.rendering.renderer import Rendering
 from nerfstudio_gan3d.viewer.label_edits import (
@@ -18,7 +18,6 @@ from nerfstudio_gan3d.viewer.label_edits import (
     inside_rectangle,
     line_mask,
     paint,
-    project,
     surface_distance,
     unblurred,
 )
@@ -76,23 +75,6 @@ def test_a_camera_at_the_pivot_is_far_from_every_other() -> None:
     blank = torch.eye(4).flatten()[None]
     blank = torch.cat([blank, torch.eye(3).flatten()[None]], dim=1)
     assert angle_between(blank, orbit(0), (0.0, 0.0, 0.0)) == 180
-
-
-def test_projection_by_hand() -> None:
-    camera = orbit_labels(torch.zeros(1), torch.zeros(1), 2.0, (0.0, 0.0, 0.0), 1.5)
-    # From +z: right is +x, down is -y. u = 1/2 + 1.5 * 0.4 / 2, v = 1/2 - 1.5 * 0.2 / 2.
-    places, depth = project(torch.tensor([[0.4, 0.2, 0.0], [0.0, 0.0, 1.0], [0, 0, 3.0]]), camera)
-    torch.testing.assert_close(places[:2], torch.tensor([[0.8, 0.35], [0.5, 0.5]]))
-    torch.testing.assert_close(depth, torch.tensor([2.0, 1.0, -1.0]))
-
-
-def test_projection_returns_to_the_pixels_of_rays() -> None:
-    camera = orbit(33, 21)
-    camera[:, 17], camera[:, 18], camera[:, 20] = 0.1, 0.45, 1.8  # Skew, centre, other focal.
-    origins, directions = pixel_rays(camera, 3, 4)
-    places, _ = project(origins[0] + 1.7 * directions[0], camera)
-    expected = [[(x + 0.5) / 4, (y + 0.5) / 3] for y in range(3) for x in range(4)]
-    torch.testing.assert_close(places, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_rays_end_on_the_thing_or_on_the_plane_through_the_pivot() -> None:

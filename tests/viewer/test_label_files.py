@@ -15,11 +15,11 @@ from nerfstudio_gan3d.latents import Appearance, LabelView
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.viewer.label_files import (
     class_names,
-    colours,
     load_edit,
     map_pixels,
     save_edit,
     saved_edits,
+    saved_pose,
 )
 
 PALETTE = ((0, 0, 0), (204, 61, 61), (102, 178, 230))
@@ -65,6 +65,23 @@ def test_files_hold_class_ids_and_exactly_the_palettes_colours(tmp_path: Path) -
         assert np.array_equal(read_label_file(folder / name, "seg", 3, PALETTE, SIDE), ids)
     rest = json.loads((folder / "edit.json").read_text())
     assert rest["pose"] == view.pose[0].tolist()
+
+
+def test_the_pose_is_found_beside_each_file_of_an_edit(tmp_path: Path) -> None:
+    view = view_of(2)
+    folder = save_edit(tmp_path, view, appearance(), SEG)
+    for name in ("labels.png", "colours.png"):
+        found = saved_pose(folder / name)
+        assert found is not None
+        assert torch.equal(found, view.pose)
+    assert saved_pose(tmp_path / "labels.png") is None
+
+
+def test_a_pose_that_is_no_cameras_is_refused(tmp_path: Path) -> None:
+    folder = save_edit(tmp_path, view_of(2), appearance(), SEG)
+    (folder / "edit.json").write_text(json.dumps({"pose": [1.0] * 25}))
+    with pytest.raises(DataError, match=r"edit\.json: the label of 'pose' has a rotation"):
+        saved_pose(folder / "labels.png")
 
 
 def test_edits_are_numbered_and_never_overwritten(tmp_path: Path) -> None:
@@ -113,6 +130,5 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_models_without_names_and_colours_have_some(tmp_path: Path) -> None:
     plain = LabelConfig(kind="seg", classes=2)
     assert class_names(plain) == ("class 0", "class 1")
-    assert len(set(colours(plain))) == 2
     assert map_pixels(view_of(1).map, plain).shape == (SIDE, SIDE, 3)
     assert map_pixels(view_of(255).map, EDGE).shape == (SIDE, SIDE)
