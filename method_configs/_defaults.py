@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig
+from nerfstudio.engine.schedulers import MultiStepSchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_gan3d.data.datamanager import GanDataManagerConfig
 from nerfstudio_gan3d.data_parsers.images import Gan3dImagesDataParserConfig
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 from nerfstudio_gan3d.models.gan import GanModelConfig
-from nerfstudio_gan3d.training.optimizers import GanAdamConfig
+from nerfstudio_gan3d.training.optimizers import GanAdamConfig, GanRmsPropConfig
 from nerfstudio_gan3d.training.pipeline import GanPipelineConfig
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
 from nerfstudio_gan3d.viewer.settings import gan_viewer_config
@@ -62,3 +63,16 @@ def specification(
         vis="viewer",
     )
     return MethodSpecification(config, description=description)
+
+
+def as_graf_trains(method: MethodSpecification) -> MethodSpecification:
+    """The same with GRAF's optimizers: RMSprop, whose rates are halved after 50, 100 and 200
+    thousand steps."""
+    for name, group in method.config.optimizers.items():
+        halving = MultiStepSchedulerConfig(gamma=0.5, milestones=(50_000, 100_000, 200_000))
+        rate = group["optimizer"].lr
+        method.config.optimizers[name] = {
+            "optimizer": GanRmsPropConfig(lr=rate),
+            "scheduler": halving,
+        }
+    return method

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE
+from nerfstudio_gan3d.networks.codes import CodeMapping
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork, encode_labels
 from nerfstudio_gan3d.scene import Condition
 
@@ -107,6 +108,13 @@ class SceneRequest:
     """Label map at the far end of the interpolation; None keeps the first one."""
     appearance: Appearance | None = None
     """Appearance latent that takes the place of the seed's; None leaves it to the seed."""
+    appearance_seed: int | None = None
+    """Seed of the appearance code of generators that have one; None takes `seed`'s."""
+    other_appearance_seed: int | None = None
+    """The same at the far end of the interpolation; None takes the other seed's."""
+    appearance_interpolation: float | None = None
+    """Place of the appearance code between its seed (0) and the other one (1); None follows
+    `interpolation`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,20 +124,36 @@ class Appearance:
     w: Float[Tensor, "1 w_dim"]
 
 
+def has_codes(generator: Generator) -> bool:
+    """Whether z is a shape code and an appearance code, so that each can have a seed of its own."""
+    return isinstance(generator.mapping, CodeMapping)
+
+
 def make_condition(
     generator: Generator,
     seeds: Sequence[int],
     background_seeds: Sequence[int] | None = None,
     camera_label: Float[Tensor, "b 25"] | None = None,
     label_maps: UInt8[Tensor, "b 1 r r"] | None = None,
+    appearance_seeds: Sequence[int] | None = None,
 ) -> Condition:
     """The condition of these seeds, on the generator's device.
 
-    ``camera_label`` is the pose of the label maps where there are any.
+    ``camera_label`` is the pose of the label maps where there are any. ``appearance_seeds`` decide
+    the appearance code; raises ValueError for them if the generator has none.
     """
     device = generator.mapping.w_avg.device
     size = generator.latent.z_dim
     z = torch.cat([seed_latent(seed, size) for seed in seeds]).to(device)
+    if appearance_seeds is not None:
+        if not isinstance(generator.mapping, CodeMapping):
+            raise ValueError(
+                f"appearance seeds {list(appearance_seeds)}: this generator has no appearance code "
+                "of its own; leave them out"
+            )
+        coloured = torch.cat([seed_latent(seed, size) for seed in appearance_seeds]).to(device)
+        half = generator.mapping.code_dim
+        z = torch.cat([z[:, :half], coloured[:, half:]], dim=1)
     behind = None
     if generator.background is not None:
         chosen = seeds if background_seeds is None else background_seeds
@@ -147,9 +171,10 @@ def request_latents(
     """Latents w of a request: seeds mapped and truncated, then interpolated, then mixed by level.
 
     Interpolation is linear in w, where the path between two things stays plausible. Label maps that
-    a request names by number are those of ``store``. Raises ValueError for a level that the
-    generator does not have, or a map that is not kept.
+    a request names by number are those of ``store``. Raises ValueError for a level or an appearance
+    code that the generator does not have, or a map that is not kept.
     """
+    _check_codes(generator, request)
     device = generator.mapping.w_avg.device
     pose = None
     if request.camera_label is not None:
@@ -164,25 +189,36 @@ def request_latents(
             raise ValueError(f"label map {label}: this model comes without label maps; give one")
         return store.view(label)
 
-    def latents(seed: int, background_seed: int, label: int | LabelView) -> Latents:
+    def latents(
+        seed: int, background_seed: int, label: int | LabelView, coloured: int | None = None
+    ) -> Latents:
         shown = view(label)
         seen_from, maps = pose, None
         if shown is not None:
             seen_from, maps = shown.pose.to(device), shown.map.to(device)
-        condition = make_condition(generator, [seed], [background_seed], seen_from, maps)
+        coloured_by = None if coloured is None else [coloured]
+        condition = make_condition(
+            generator, [seed], [background_seed], seen_from, maps, coloured_by
+        )
         found = generator.map(condition, request.truncation, request.truncation_cutoff)
         return _with_appearance(generator, found, request.appearance)
 
     behind = request.seed if request.background_seed is None else request.background_seed
-    found = latents(request.seed, behind, request.label)
+    found = latents(request.seed, behind, request.label, request.appearance_seed)
     far_label = request.label if request.other_label is None else request.other_label
-    path = request.other_seed is not None or request.other_label is not None
-    if path and request.interpolation > 0:
+    ends = request.other_seed, request.other_label, request.other_appearance_seed
+    share = request.appearance_interpolation
+    share = request.interpolation if share is None else share
+    if any(end is not None for end in ends) and max(request.interpolation, share) > 0:
         far_seed = request.seed if request.other_seed is None else request.other_seed
-        other = latents(far_seed, far_seed, far_label)
-        found = found._replace(
-            foreground=torch.lerp(found.foreground, other.foreground, request.interpolation)
-        )
+        far_colours = request.other_appearance_seed
+        if far_colours is None and request.other_seed is None:
+            far_colours = request.appearance_seed
+        other = latents(far_seed, far_seed, far_label, far_colours)
+        places = torch.full_like(found.foreground[:, :, :1], request.interpolation)
+        if has_codes(generator):
+            places[:, -1] = share
+        found = found._replace(foreground=torch.lerp(found.foreground, other.foreground, places))
         if request.background_seed is None and found.background is not None:
             assert other.background is not None
             mixed = torch.lerp(found.background, other.background, request.interpolation)
@@ -197,6 +233,18 @@ def request_latents(
         ws[:, list(request.mix_levels)] = mixing[:, list(request.mix_levels)]
         found = found._replace(foreground=ws)
     return found
+
+
+def _check_codes(generator: Generator, request: SceneRequest) -> None:
+    if has_codes(generator):
+        return
+    for name in ("appearance_seed", "other_appearance_seed", "appearance_interpolation"):
+        value = getattr(request, name)
+        if value is not None:
+            raise ValueError(
+                f"{name} = {value}: this generator has no appearance code of its own; leave it at "
+                "None"
+            )
 
 
 def _with_appearance(

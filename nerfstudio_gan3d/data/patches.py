@@ -3,11 +3,87 @@ them."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+
+
+class Patches(Protocol):
+    """What a discriminator sees of each image of a batch."""
+
+    def labels(self, labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
+        """Cameras that see the patches, and nothing else."""
+        ...
+
+    def images(self, images: Float[Tensor, "b c h h"]) -> Float[Tensor, "b c p p"]:
+        """The patches of full images."""
+        ...
+
+
+@dataclass(frozen=True)
+class ScaledPatches:
+    """Patches of any scale at any place, a grid of P x P points each (GRAF, section 3.2).
+
+    In coordinates in which the centres of the image's outer pixels lie at -1 and 1, a patch's
+    points reach from ``shift - scale`` to ``shift + scale``.
+    """
+
+    scale: Float[Tensor, "b"]
+    """Side of the patch in sides of the image, 0..1."""
+    shift: Float[Tensor, "b 2"]
+    """Middle of the patch along width and height."""
+    image_size: int
+    """Side of the full image, pixels."""
+    patch_size: int
+    """Points along a side of the patch."""
+
+    @staticmethod
+    def draw(
+        batch: int, smallest: float, image_size: int, patch_size: int, device: torch.device
+    ) -> ScaledPatches:
+        """Scales uniform in ``smallest``..1, places uniform within the image."""
+        scale = smallest + (1 - smallest) * torch.rand(batch, device=device)
+        shift = (torch.rand(batch, 2, device=device) * 2 - 1) * (1 - scale[:, None])
+        return ScaledPatches(scale, shift, image_size, patch_size)
+
+    def labels(self, labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
+        """Cameras whose P x P pixels have their centres at the points of the grids.
+
+        The place p in the patch (0..1) is ``a p + b`` in the image (0..1), so ``f' = f / a`` and
+        ``c' = (c - b) / a``.
+        """
+        size, points = self.image_size, self.patch_size
+        inner = (size - 1) / size
+        step = self.scale * inner / (points - 1)
+        a = step * points
+        first = 0.5 + (self.shift - self.scale[:, None]) / 2 * inner  # [B, 2]
+        b = first - step[:, None] / 2
+        patch = labels.clone()
+        patch[:, 16] /= a
+        patch[:, 17] /= a
+        patch[:, 20] /= a
+        patch[:, 18] = (labels[:, 18] - b[:, 0]) / a
+        patch[:, 21] = (labels[:, 21] - b[:, 1]) / a
+        return patch
+
+    def images(self, images: Float[Tensor, "b c h h"]) -> Float[Tensor, "b c p p"]:
+        """Images looked up bilinearly at the points."""
+        line = torch.linspace(-1, 1, self.patch_size, device=images.device, dtype=images.dtype)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)  # [P, P, 2]
+        places = grid * self.scale[:, None, None, None] + self.shift[:, None, None]
+        return torch.nn.functional.grid_sample(
+            images, places.to(images.dtype), mode="bilinear", align_corners=True
+        )
+
+
+def smallest_scale(kimg: float, start: float, end: float, decay_kimg: float) -> float:
+    """GRAF's schedule: ``min(start, max(end, exp(-kimg / decay_kimg)))``; ``decay_kimg`` 0: end."""
+    falling = math.exp(-kimg / decay_kimg) if decay_kimg > 0 else 0.0
+    return min(start, max(end, falling))
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,65 @@
-"""Which density is the surface: the level at which a mesh lies where rays become half opaque."""
+"""Where the surface is: which density, such that rays become half opaque there, or occupancy."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from nerfstudio_gan3d.export.grid import DensityGrid
 from nerfstudio_gan3d.scene import activate_density
 
 _CANDIDATES = 48
-_LONGEST_RAY = 128
+LONGEST_RAY = 128
+"""Cells of the longest rays that levels are compared on."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Which surface of a Scene a mesh is."""
+
+    volume: Literal["density", "occupancy"]
+    """What is equal on the surface."""
+    value: float
+    """That density, per unit length, or occupancy."""
+    raw: float
+    """The raw density there."""
+
+
+def surface_level(grid: DensityGrid, level: float | Literal["auto"]) -> Level:
+    """The level of a surface; auto is `half_opaque_level` of densities, and 1/2 of occupancies.
+
+    Raises:
+        ValueError: If nothing in the grid reaches the level, no ray becomes half opaque, or the
+            level is not an occupancy where it has to be one.
+    """
+    if grid.volume == "occupancy":
+        value = 0.5 if level == "auto" else float(level)
+        if not 0.0 < value < 1.0:
+            raise ValueError(
+                f"the level is {value:.4g}, and this Scene is made of a surface: its level is an "
+                "occupancy between 0 and 1, of which 0.5 is the surface itself"
+            )
+        found = Level("occupancy", value, math.log(value / (1 - value)))
+    else:
+        if level == "auto":
+            level = half_opaque_level(grid.even, grid.cell, grid.density_scale)
+        found = Level("density", float(level), raw_of_density(level, grid.density_scale))
+    highest = grid.raw.max()
+    if float(highest) <= found.raw:
+        if grid.volume == "occupancy":
+            reached = float(highest.double().sigmoid())
+        else:
+            reached = float(activate_density(highest.double(), grid.density_scale))
+        raise ValueError(
+            f"no {found.volume} of the Scene reaches the level {found.value:.4g}; the highest is "
+            f"{reached:.4g}, so choose a lower level"
+        )
+    return found
 
 
 def raw_of_density(density: float, scale: float) -> float:
@@ -46,7 +94,7 @@ def half_opaque_level(
     """
     # Every k-th corner is enough to compare levels, and long grids would take most of an export's
     # time.
-    stride = -(-(max(raw.shape) - 1) // _LONGEST_RAY)
+    stride = -(-(max(raw.shape) - 1) // LONGEST_RAY)
     raw = raw[::stride, ::stride, ::stride]
     sides = [side * stride for side in cell]
     density = activate_density(raw, density_scale)
@@ -65,10 +113,9 @@ def half_opaque_level(
     levels = torch.logspace(
         math.log10(lowest), math.log10(highest * 0.999), _CANDIDATES, dtype=torch.float64
     ).tolist()
-    costs = [
-        sum(found.cost(level, density_scale, longest / 8) for found in rays) / opaque
-        for level in levels
-    ]
+    costs = sum(found.costs(levels, density_scale, longest / 8) for found in rays)
+    assert isinstance(costs, Tensor)
+    costs = (costs / opaque).tolist()
     return _middle_of_best(levels, costs, 0.1 * min(sides))
 
 
@@ -95,31 +142,41 @@ class _Rays:
         pieces = (self.density[..., 1:] + self.density[..., :-1]) / 2 * side
         optical = torch.nn.functional.pad(pieces.cumsum(-1), (1, 0))  # [A, B, N]
         self.is_opaque: Bool[Tensor, "a b"] = optical[..., -1] >= math.log(2)
-        self.half_depth = _first_crossing(optical, math.log(2)) * side
+        half = optical.new_tensor([math.log(2)])
+        self.half_depth = _first_crossings(optical, half)[..., 0] * side
 
     @staticmethod
     def _along(values: Tensor, axis: int, flipped: int) -> Tensor:
         values = values.movedim(axis, -1)
         return (values.flip(-1) if flipped else values).contiguous()
 
-    def cost(self, level: float, density_scale: float, most: float) -> float:
-        """Sum over the rays of how far the level's surface is from the half-opaque depth."""
-        hits = (self.density >= level).any(-1)
-        depth = _first_crossing(self.raw, raw_of_density(level, density_scale)) * self.side
-        both = hits & self.is_opaque
-        apart = (depth - self.half_depth).abs().clamp(max=most)
-        return float(apart[both].sum()) + most * float((hits ^ self.is_opaque).sum())
+    def costs(
+        self, levels: list[float], density_scale: float, most: float
+    ) -> Float[Tensor, "levels"]:
+        """Sum over the rays of how far each level's surface is from the half-opaque depth."""
+        highest = self.density.amax(-1, keepdim=True)
+        hits = highest >= highest.new_tensor(levels)  # [A, B, L]
+        raw = self.raw.new_tensor([raw_of_density(level, density_scale) for level in levels])
+        depths = _first_crossings(self.raw, raw) * self.side
+        is_opaque = self.is_opaque[..., None]
+        apart = (depths - self.half_depth[..., None]).abs().clamp(max=most)
+        both = (apart * (hits & is_opaque)).double().sum((0, 1))
+        return both + most * (hits ^ is_opaque).sum((0, 1))
 
 
-def _first_crossing(values: Float[Tensor, "a b n"], level: float) -> Float[Tensor, "a b"]:
-    """Index, linearly interpolated, at which values first reach a level; 0 where they start above
-    it.
+def _first_crossings(
+    values: Float[Tensor, "a b n"], levels: Float[Tensor, "levels"]
+) -> Float[Tensor, "a b levels"]:
+    """Index, linearly interpolated, at which values first reach each level; 0 where they start
+    above it.
 
     Meaningless for rows that never do.
     """
-    index = (values >= level).to(torch.uint8).argmax(-1, keepdim=True)
+    # The highest value so far rises, and reaches a level where the values first do.
+    so_far = values.cummax(-1).values
+    wanted = levels.expand(*values.shape[:2], -1).contiguous()
+    index = torch.searchsorted(so_far, wanted).clamp(max=values.shape[-1] - 1)
     before = (index - 1).clamp(min=0)
     low, high = values.gather(-1, before), values.gather(-1, index)
-    share = ((level - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    crossing = torch.where(index > 0, before + share, torch.zeros_like(share))
-    return crossing[..., 0]
+    share = ((levels - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+    return torch.where(index > 0, before + share, torch.zeros_like(share))

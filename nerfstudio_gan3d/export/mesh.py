@@ -1,137 +1,32 @@
-"""A Scene's surface as a triangle mesh with vertex colours, straight from its density."""
+"""A Scene's surface as a triangle mesh with normals and colours, straight from its density."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float
 from numpy.typing import NDArray
-from skimage.measure import marching_cubes
-from torch import Tensor
 from trimesh.exchange.gltf import export_glb
-from trimesh.visual import ColorVisuals
+from trimesh.exchange.obj import export_obj
+from trimesh.visual import ColorVisuals, TextureVisuals
+from trimesh.visual.material import SimpleMaterial
 
 from nerfstudio_gan3d.data.palettes import Palette, colorize
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.level import half_opaque_level, raw_of_density
+from nerfstudio_gan3d.export.grid import POINTS_PER_QUERY, density_grid, surface
+from nerfstudio_gan3d.export.level import LONGEST_RAY, surface_level
+from nerfstudio_gan3d.export.multires import coarse_stride, refined_surface
+from nerfstudio_gan3d.export.texture import texture_of, textured
+from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.scene import Scene
 
-POINTS_PER_QUERY = 2**17
-JOINED_CELLS = 1e-4
-"""Distance, in cells, below which vertices are one."""
-
-
-@dataclass(frozen=True)
-class DensityGrid:
-    """Raw density of a Scene at the corners of a grid of cells that fills its box."""
-
-    raw: Float[Tensor, "x y z"]
-    """Density before its activation; on the CPU."""
-    axes: tuple[Float[Tensor, "x"], Float[Tensor, "y"], Float[Tensor, "z"]]
-    """Positions of the corners along each axis, object-world units; the first and the last lie on
-    the box's faces."""
-    density_scale: float
-    """Factor of the density's activation."""
-
-    @property
-    def cell(self) -> tuple[float, float, float]:
-        """Sides of a cell, object-world units."""
-        x, y, z = (float(axis[-1] - axis[0]) / (len(axis) - 1) for axis in self.axes)
-        return x, y, z
-
-
-def density_grid(scene: Scene, resolution: int, device: torch.device | str = "cpu") -> DensityGrid:
-    """Density on a grid over the Scene's box.
-
-    Cells are cubes but for the rounding that makes them end on the box's faces.
-
-    Args:
-        scene: One Scene (B = 1).
-        resolution: Cells along the longest side of the box.
-        device: Where the Scene's tensors are.
-
-    Raises:
-        ValueError: If there are several Scenes, or a density is not finite.
-    """
-    if scene.batch_size != 1:
-        raise ValueError(f"a mesh is made from one Scene, and there are {scene.batch_size}")
-    side = max(scene.bounds.box) / resolution
-    counts = [max(round(length / side), 1) for length in scene.bounds.box]
-    axes = tuple(
-        torch.linspace(-length / 2, length / 2, count + 1)
-        for length, count in zip(scene.bounds.box, counts, strict=True)
-    )
-    raw = torch.empty(*(len(axis) for axis in axes))
-    # Slabs along x keep the memory bounded without an array of all positions.
-    slab = max(POINTS_PER_QUERY // (len(axes[1]) * len(axes[2])), 1)
-    with torch.no_grad():
-        for start in range(0, len(axes[0]), slab):
-            part = torch.meshgrid(axes[0][start : start + slab], *axes[1:], indexing="ij")
-            positions = torch.stack(part, dim=-1).view(1, -1, 3).to(device)
-            found = torch.cat(
-                [
-                    scene.field.query(piece).raw_density
-                    for piece in positions.split(POINTS_PER_QUERY, dim=1)
-                ],
-                dim=1,
-            )
-            raw[start : start + slab] = found.view(part[0].shape).float().cpu()
-    if not bool(raw.isfinite().all()):
-        raise ValueError("the Scene's density is not finite everywhere; the training has diverged")
-    return DensityGrid(raw, axes, scene.density_scale)  # type: ignore[arg-type]
-
-
-def surface(grid: DensityGrid, level: float) -> trimesh.Trimesh:
-    """Triangles of the surface on which the density equals ``level``, closed at the box's faces.
-
-    Marching cubes (Lorensen and Cline; the variant of Lewiner et al. that scikit-image has) runs on
-    the raw density, which the activation does not bend, so that linear interpolation finds the
-    place. Outside of the box there is nothing: where the surface would leave it, it ends in a flat
-    lid. Triangles are counter-clockwise seen from outside.
-
-    Raises:
-        ValueError: If no density of the grid lies on the other side of ``level`` (no surface).
-    """
-    raw_level = raw_of_density(level, grid.density_scale)
-    highest = float(grid.raw.max())
-    if highest <= raw_level:
-        density = grid.density_scale * math.log1p(math.exp(min(highest - 1, 50.0)))
-        raise ValueError(
-            f"no density of the Scene reaches the level {level:.4g}; the highest is {density:.4g}, "
-            "so choose a lower level"
-        )
-    outside = min(float(grid.raw.min()), raw_level) - 1.0
-    padded = np.pad(grid.raw.numpy(), 1, constant_values=outside)
-    vertices, faces, _, _ = marching_cubes(padded, raw_level, gradient_direction="ascent")
-    vertices = vertices.astype(np.float64)
-    # The margin's corners stand on the faces themselves: a lid's vertices lie in the plane of its
-    # face.
-    for axis, positions in enumerate(grid.axes):
-        table = torch.cat([positions[:1], positions, positions[-1:]]).double().numpy()
-        vertices[:, axis] = np.interp(vertices[:, axis], np.arange(len(table)), table)
-    return trimesh.Trimesh(*_joined(vertices, faces, np.asarray(grid.cell)), process=False)
-
-
-def _joined(
-    vertices: NDArray[np.floating], faces: NDArray[np.integer], cell: NDArray[np.floating]
-) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
-    """Vertices at the same place made one, and triangles that have no three vertices left dropped.
-
-    Such triangles come from lids that meet at an edge of the box, and from surfaces that pass a
-    corner of the grid. Dropping other triangles without area, whose vertices differ, would open the
-    mesh.
-    """
-    places = np.round(vertices / cell / JOINED_CELLS).astype(np.int64)
-    _, first, index = np.unique(places, axis=0, return_index=True, return_inverse=True)
-    faces = index.reshape(-1)[faces]
-    a, b, c = faces.T
-    return vertices[first], faces[(a != b) & (b != c) & (c != a)]
+COARSE_CELLS = 64
+"""Cells along the longest side that a refined grid starts from at most."""
+_GRADIENTS_PER_QUERY = 2**15
 
 
 def largest_part(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -184,6 +79,31 @@ def vertex_labels(
     return torch.cat(ids).numpy()
 
 
+def vertex_normals(
+    scene: Scene, mesh: trimesh.Trimesh, device: torch.device | str = "cpu"
+) -> NDArray[np.floating]:
+    """Unit normals ``[V, 3]`` out of the surface, from the gradient of the raw density.
+
+    They do not show the grid's cells, as the means of the triangles' normals do. Two kinds of
+    vertices keep these means: those in the faces of the Scene's box, since a lid is cut through the
+    density and does not lie across its gradient; and those where the gradient vanishes or is not
+    finite (a density that stands still has no direction, and glTF demands unit vectors).
+    """
+    normals = np.array(mesh.vertex_normals)
+    half = np.array(scene.bounds.box) / 2
+    free = np.flatnonzero((np.abs(mesh.vertices) < half * (1 - 1e-6)).all(1))
+    for start in range(0, len(free), _GRADIENTS_PER_QUERY):
+        rows = free[start : start + _GRADIENTS_PER_QUERY]
+        positions = torch.from_numpy(np.asarray(mesh.vertices)[rows]).float().to(device)
+        found = surface_normals(scene, positions[None])[0].double().cpu().numpy()
+        length = np.linalg.norm(found, axis=1)
+        is_unit = np.isfinite(length) & (length > 0.5)
+        normals[rows[is_unit]] = found[is_unit] / length[is_unit, None]
+    # A vertex of triangles without area alone has no mean, either.
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.where(length > 0.5, normals / np.maximum(length, 1e-12), [0.0, 1.0, 0.0])
+
+
 def extract_mesh(
     scene: Scene,
     resolution: int = 128,
@@ -192,77 +112,171 @@ def extract_mesh(
     largest_component: bool = False,
     device: torch.device | str = "cpu",
     palette: Palette = (),
+    *,
+    extraction: Literal["multires", "dense"] = "multires",
+    normals: Literal["gradient", "faces"] = "gradient",
+    texture: int = 0,
 ) -> trimesh.Trimesh:
     """The surface of one Scene, object-world units, y up.
 
     Args:
         scene: One Scene (B = 1).
         resolution: Cells along the longest side of the Scene's box.
-        level: Density of the surface, per unit length; auto is `half_opaque_level`.
+        level: Density of the surface, per unit length; auto is `half_opaque_level`. Of Scenes made
+            of surfaces the occupancy; auto is 1/2.
         color: rgb gives every vertex the Scene's colour at its place, labels the colour of the
             class with the highest score there. The class ids are then the vertex attribute
             ``label``.
         largest_component: Keep only the connected part with the largest area.
         device: Where the Scene's tensors are.
         palette: An RGB colour, 0 to 255, for each class; for color labels.
+        extraction: multires refines those cells alone that the surface passes; dense looks at all.
+        normals: Those of the vertices: `vertex_normals`, or the means of the triangles' normals.
+        texture: Side in texels of a texture that takes the place of the vertices' colours; 0 makes
+            none.
 
     Raises:
-        ValueError: If there is no surface at the level, no level at which there is one, or the
-            Scene has no such classes.
+        ValueError: If there is no surface at the level, no level at which there is one, the Scene
+            has no such classes, or a texture is to have no colours.
     """
-    grid = density_grid(scene, resolution, device)
-    if level == "auto":
-        level = half_opaque_level(grid.raw, grid.cell, grid.density_scale)
-    mesh = surface(grid, level)
+    if color == "labels" and not palette:
+        raise ValueError("color labels: give the palette, one colour a class")
+    if color == "none" and texture:
+        raise ValueError("a texture holds colours, and color is none; choose rgb or labels")
+    stride = 1
+    if extraction == "multires":
+        # The level is chosen before the refinement, which needs it, from as many cells as would be
+        # compared in the whole grid.
+        is_sought = level == "auto" and scene.volume == "density"
+        stride = coarse_stride(resolution, LONGEST_RAY if is_sought else COARSE_CELLS)
+    grid = density_grid(scene, resolution, device, stride)
+    found = surface_level(grid, level)
+    if stride == 1:
+        mesh = surface(grid, found.raw)
+    else:
+        mesh = refined_surface(scene, grid, stride, resolution, found.raw, device)
     if largest_component:
         mesh = largest_part(mesh)
+    mesh.metadata[f"{found.volume}_level"] = found.value
+    outwards = mesh.vertex_normals
+    if normals == "gradient":
+        outwards = vertex_normals(scene, mesh, device)
+
+    def class_colors(positions: NDArray[np.floating]) -> NDArray[np.uint8]:
+        return colorize(vertex_labels(scene, positions, len(palette), device)[None], palette)[0]
+
+    if texture and color == "rgb":
+        rgb = partial(vertex_colors, scene, device=device)
+        return textured(mesh, outwards, texture, rgb)
+    if texture:
+        return textured(mesh, outwards, texture, class_colors, "labels")
     if color == "rgb":
         colors = vertex_colors(scene, mesh.vertices, device)
         mesh.visual = ColorVisuals(mesh, vertex_colors=colors)
     elif color == "labels":
-        if not palette:
-            raise ValueError("color labels: give the palette, one colour a class")
         ids = vertex_labels(scene, mesh.vertices, len(palette), device)
         mesh.visual = ColorVisuals(mesh, vertex_colors=colorize(ids[None], palette)[0])
         mesh.vertex_attributes["label"] = ids
-    mesh.metadata["density_level"] = float(level)
+    mesh.vertex_normals = outwards
     return mesh
+
+
+def describe(mesh: trimesh.Trimesh) -> str:
+    """Size of an extracted mesh and which surface it is, in words."""
+    told = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
+    texture = texture_of(mesh)
+    if texture is not None:
+        told = f"{told}, texture of {texture.width} x {texture.height} texels"
+    (volume,) = (name for name in ("density", "occupancy") if f"{name}_level" in mesh.metadata)
+    return f"{told}, surface at {volume} {mesh.metadata[f'{volume}_level']:.4g}"
 
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Writes PLY (binary), OBJ or GLB by the ending of ``path``, replacing a file as a whole.
 
-    Colours are those of the images (sRGB) in PLY and OBJ; glTF defines vertex colours as linear
-    light, so they are converted for GLB. All formats keep the object world's axes, y up with the
-    front towards +z, which is also glTF's convention. Class ids, where vertices have them, are the
-    integer property ``label`` of PLY.
+    Colours are those of the images (sRGB) in PLY, OBJ and textures; glTF defines vertex colours as
+    linear light, so they are converted for GLB. All formats keep the object world's axes, y up with
+    the front towards +z, which is also glTF's convention. Class ids, where vertices have them, are
+    the integer property ``label`` of PLY. Textures lie in the GLB file, or beside an OBJ file:
+    ``NAME.obj`` comes with ``NAME.mtl`` and ``NAME_texture.png``.
 
     Raises:
-        ValueError: If the ending is another one, or ``path`` is a folder.
+        ValueError: If the ending is another one, the format has no textures and the mesh has one,
+            or ``path`` is a folder.
     """
     suffix = path.suffix.lower()
     if suffix not in (".ply", ".obj", ".glb"):
         raise ValueError(f"{path}: a mesh file must end in .ply, .obj or .glb")
-    with replaced(path) as temporary:
-        if suffix == ".glb":
-            temporary.write_bytes(_glb(mesh))
-        else:
-            mesh.export(temporary, file_type=suffix[1:])
+    if suffix == ".ply" and isinstance(mesh.visual, TextureVisuals):
+        raise ValueError(f"{path}: PLY has no textures; write .glb or .obj, or vertex colours")
+    if suffix == ".obj" and isinstance(mesh.visual, TextureVisuals):
+        files = _textured_obj(mesh, path)
+    elif suffix == ".glb":
+        files = {path: _glb(mesh)}
+    else:
+        with replaced(path) as temporary:
+            shown = {"vertex_normal" if suffix == ".ply" else "include_normals": True}
+            mesh.export(temporary, file_type=suffix[1:], **shown)
+        return
+    for file, content in files.items():
+        with replaced(file) as temporary:
+            temporary.write_bytes(content)
+
+
+def _textured_obj(mesh: trimesh.Trimesh, path: Path) -> dict[Path, bytes]:
+    """Contents of the three files; that which names the others comes last."""
+    assert isinstance(mesh.visual, TextureVisuals)
+    white, black = [255, 255, 255, 255], [0, 0, 0, 255]
+    # Names in these files end at a blank.
+    name = "_".join(path.stem.split())
+    material = SimpleMaterial(
+        image=texture_of(mesh),
+        name=f"{name}_texture",
+        diffuse=white,
+        ambient=white,
+        specular=black,
+    )
+    shown = trimesh.Trimesh(
+        mesh.vertices,
+        mesh.faces,
+        visual=TextureVisuals(uv=mesh.visual.uv, material=material),
+        process=False,
+    )
+    shown.vertex_normals = mesh.vertex_normals
+    text, beside = export_obj(
+        shown, include_normals=True, return_texture=True, mtl_name=f"{name}.mtl"
+    )
+    files = {path.parent / file: content for file, content in beside.items()}
+    return files | {path: text.encode()}
 
 
 def _glb(mesh: trimesh.Trimesh) -> bytes:
     linear = mesh.copy()
     # glTF demands four bytes for each vertex of an attribute; the classes show in the colours.
     linear.vertex_attributes.clear()
-    if isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
+    finish = _matte
+    if isinstance(mesh.visual, TextureVisuals):
+        # Textures are sRGB in glTF, too, and the material is its own.
+        finish = _nearest if mesh.visual.material.name == "labels" else None
+    elif isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
         colors = np.asarray(mesh.visual.vertex_colors).copy()
         light = colors[:, :3] / 255.0
         light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
         colors[:, :3] = np.round(light * 255)
         linear.visual = ColorVisuals(linear, vertex_colors=colors)
-    exported = export_glb(linear, include_normals=True, tree_postprocessor=_matte)
+    linear.vertex_normals = mesh.vertex_normals
+    exported = export_glb(
+        linear, include_normals=True, unitize_normals=True, tree_postprocessor=finish
+    )
     assert isinstance(exported, bytes)
     return exported
+
+
+def _nearest(tree: dict) -> None:
+    """Lets viewers show a texture's texels as they are: between classes there is no colour."""
+    tree["samplers"] = [{"magFilter": 9728, "minFilter": 9728}]
+    for texture in tree["textures"]:
+        texture["sampler"] = 0
 
 
 def _matte(tree: dict) -> None:

@@ -49,10 +49,7 @@ class Coverage:
 
 
 def unwrap(mesh: trimesh.Trimesh, size: int) -> Atlas:
-    """Charts of a mesh for a texture of ``size`` texels a side, by xatlas.
-
-    Its time grows faster than the number of triangles.
-    """
+    """Charts of a mesh for a texture of ``size`` texels a side, by xatlas."""
     # Imported here, since most meshes have no texture.
     import xatlas
 

@@ -3,6 +3,7 @@ GRAF's density."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -106,6 +107,8 @@ class GrafField(nn.Module):
         layers: hidden layers.
         octaves, view_octaves: of the encodings; ``view_octaves=None`` leaves the view out.
         skip: layer behind which the inputs enter again.
+        initial_density: raw density [B, N, 1] at positions [B, N, 3], added to the network's; None
+            adds nothing, as in GRAF.
     """
 
     num_ws = 2
@@ -122,10 +125,11 @@ class GrafField(nn.Module):
         octaves: int = 10,
         view_octaves: int | None = 4,
         skip: int = 4,
+        initial_density: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.code_dim, self.octaves, self.view_octaves = code_dim, octaves, view_octaves
-        self.skip = skip
+        self.skip, self.initial_density = skip, initial_density
         entering = positional_size(octaves) + code_dim
         widths = [entering] + [
             hidden_dim + (entering if index == skip else 0) for index in range(layers - 1)
@@ -147,7 +151,7 @@ class GrafField(nn.Module):
         self, codes: Float[Tensor, "b 2 w_dim"], positions: Float[Tensor, "b n 3"]
     ) -> Float[Tensor, "b n 1"]:
         """Raw density at positions in sides of the box."""
-        return self.density(self._hidden(codes, positions))
+        return self._density(self._hidden(codes, positions), positions)
 
     def query(
         self,
@@ -165,7 +169,12 @@ class GrafField(nn.Module):
                 directions[..., 2] = -1
             parts.append(positional_encoding(directions, self.view_octaves))
         parts.append(codes[:, 1:].expand(-1, x.shape[1], -1))
-        return FieldSamples(self.density(x), self.colour(torch.cat(parts, dim=-1)).sigmoid())
+        colour = self.colour(torch.cat(parts, dim=-1)).sigmoid()
+        return FieldSamples(self._density(x, positions), colour)
+
+    def _density(self, x: Tensor, positions: Tensor) -> Float[Tensor, "b n 1"]:
+        raw = self.density(x)
+        return raw if self.initial_density is None else raw + self.initial_density(positions)
 
     def _hidden(self, codes: Tensor, positions: Tensor) -> Float[Tensor, "b n h"]:
         encoded = positional_encoding(positions * 2, self.octaves)

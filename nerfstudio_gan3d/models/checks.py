@@ -85,6 +85,7 @@ def validate(config: GanModelConfig) -> None:
         )
     _validate_labels(config)
     _validate_surface(config)
+    _validate_patches(config)
     if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
         raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
     for name in (
@@ -97,6 +98,37 @@ def validate(config: GanModelConfig) -> None:
     ):
         if getattr(config.losses, name) < 0:
             raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def _validate_patches(config: GanModelConfig) -> None:
+    schedule, labelled = config.schedule, config.labels.kind != "none"
+    if schedule.patches == "scales":
+        if config.has_super_resolution or labelled or schedule.crop_share:
+            raise ValueError(
+                "model.schedule.patches = scales works without super-resolution, labels and crops: "
+                "set neural_resolution to image_resolution, labels.kind to none and "
+                "schedule.crop_share to 0, or patches to crops"
+            )
+        if not config.patch_resolution:
+            raise ValueError(
+                "model.patch_resolution = 0: model.schedule.patches = scales needs the side of a "
+                "patch; GRAF has 32"
+            )
+        if not 0 < schedule.scale_end <= schedule.scale_start <= 1:
+            raise ValueError(
+                f"model.schedule.scale_start = {schedule.scale_start} and scale_end = "
+                f"{schedule.scale_end}: give 0 < scale_end <= scale_start <= 1"
+            )
+    if config.discriminator.kind == "patch":
+        if config.has_super_resolution or labelled:
+            raise ValueError(
+                "model.discriminator.kind = patch sees neither raw images nor labels: use image"
+            )
+        if config.losses.camera > 0 or config.discriminator.camera_conditioning:
+            raise ValueError(
+                "model.discriminator.kind = patch knows no cameras: set "
+                "model.discriminator.camera_conditioning to False and model.losses.camera to 0"
+            )
 
 
 def _validate_surface(config: GanModelConfig) -> None:
@@ -296,7 +328,7 @@ def validate_batch(config: GanModelConfig, batch: int) -> None:
             f"model.schedule.scenes_per_batch = {scenes}"
         )
     group = min(config.discriminator.minibatch_group, batch)
-    if batch % group:
+    if config.discriminator.kind == "image" and batch % group:
         raise ValueError(
             f"datamanager.batch_size = {batch} is not a multiple of "
             f"model.discriminator.minibatch_group = {group}"

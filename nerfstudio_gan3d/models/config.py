@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nerfstudio_gan3d.models.settings import FillsDefaults
+
 
 @dataclass
 class TriPlaneConfig:
@@ -91,7 +93,7 @@ class SurfaceConfig:
 
 
 @dataclass
-class FieldConfig:
+class FieldConfig(FillsDefaults):
     """The foreground field, whatever its representation."""
 
     triplane: TriPlaneConfig = field(default_factory=TriPlaneConfig)
@@ -226,6 +228,10 @@ class LabelConfig:
 class DiscriminatorConfig:
     """The discriminator; it sees image and raw image together where there is super-resolution."""
 
+    kind: Literal["image", "patch"] = "image"
+    """image: StyleGAN2's, of whole images and of patches whose camera it is told. patch: GRAF's, of
+    patches of 32, 64 or 128 px of which it is told nothing; of the options below it takes
+    channel_max alone."""
     channel_base: int = 32768
     """Channels at size s are min(channel_base / s, channel_max)."""
     channel_max: int = 512

@@ -36,7 +36,9 @@ from nerfstudio_gan3d.models.label_objective import LabelLossConfig, LabelObject
 from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
 from nerfstudio_gan3d.models.parts import Representation
+from nerfstudio_gan3d.models.settings import FillsDefaults
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
+from nerfstudio_gan3d.networks.patch_discriminator import PatchDiscriminator
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, build_occupancy
 from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
 from nerfstudio_gan3d.scene import Scene
@@ -63,7 +65,7 @@ class _Kept:
 
 
 @dataclass
-class GanModelConfig(ModelConfig):
+class GanModelConfig(FillsDefaults, ModelConfig):
     """What all methods share. A method's own file overrides what differs."""
 
     _target: type = default(default_factory=lambda: GanModel)
@@ -167,9 +169,12 @@ def make_generator(config: GanModelConfig) -> Generator:
 
 def make_objective(config: GanModelConfig) -> Objective:
     """A fresh discriminator with the losses of this configuration."""
-    discriminator = _make_discriminator(config, 3, camera_head=config.losses.camera > 0)
     seen = config.patch_resolution or config.image_resolution
     common = config.losses, config.schedule, config.ada, config.image_resolution, seen
+    if config.discriminator.kind == "patch":
+        patches = PatchDiscriminator(seen, 3, config.discriminator.channel_max)
+        return Objective(patches, *common)
+    discriminator = _make_discriminator(config, 3, camera_head=config.losses.camera > 0)
     if config.labels.kind == "none":
         return Objective(discriminator, *common)
     pairs = None

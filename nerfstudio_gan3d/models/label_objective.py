@@ -133,6 +133,7 @@ class LabelObjective(Objective):
         generator_turn, discriminator_turn = self._at_turn(step)
         maps = encode_labels(label_maps, self.labels.kind, self.labels.classes)
         plan = self._patches(len(images), kimg, images.device)
+        assert isinstance(plan, PatchPlan)
         views, own = self._views(labels, fake_labels)
         count = self.schedule.scenes_per_batch or len(images)
         condition = self._condition(generator, labels[:count], kimg)
@@ -176,6 +177,7 @@ class LabelObjective(Objective):
             out |= self._consistency(generator, condition, scene, fake_labels[:count], kimg, step)
         if discriminator_turn:
             real_plan = self._patches(len(images), kimg, images.device)
+            assert isinstance(real_plan, PatchPlan)
             real_cameras = real_plan.labels(labels)
             reals = self._reals(real_plan.images(images), fakes)
             seen, seen_labels = self._prepare(reals, real_cameras, kimg)

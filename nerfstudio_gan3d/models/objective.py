@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.data.augment import Augment, AugmentConfig, AugmentController
-from nerfstudio_gan3d.data.patches import PatchPlan
+from nerfstudio_gan3d.data.patches import PatchPlan, ScaledPatches, smallest_scale
 from nerfstudio_gan3d.losses.adversarial import (
     camera_loss,
     discriminator_loss,
@@ -23,9 +23,11 @@ from nerfstudio_gan3d.losses.adversarial import (
 from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
 from nerfstudio_gan3d.losses.surface import normal_smoothness
 from nerfstudio_gan3d.models.generator import BoundField, Generator, Images, Latents
+from nerfstudio_gan3d.models.settings import FillsDefaults
 from nerfstudio_gan3d.networks.blur import gaussian_blur
 from nerfstudio_gan3d.networks.convolution import input_gradients_only
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
+from nerfstudio_gan3d.networks.patch_discriminator import PatchDiscriminator
 from nerfstudio_gan3d.rendering.shared import fold_rays
 from nerfstudio_gan3d.scene import Condition, Scene
 
@@ -97,10 +99,19 @@ class ScheduleConfig:
     whole at patch resolution. Needs a patch resolution below the image resolution."""
     crop_start_kimg: float = 0.0
     """When crops start."""
+    patches: Literal["crops", "scales"] = "crops"
+    """What patches are: whole images and crops at full resolution (crop_share), or GRAF's, of all
+    scales between a smallest one and the whole image, at any place."""
+    scale_start: float = 0.9
+    """With scales: the smallest one at the start, in sides of the image."""
+    scale_end: float = 0.25
+    """The smallest one at the end."""
+    scale_kimg: float = 1067.0
+    """It follows exp(-kimg / scale_kimg) between these two."""
 
 
 @dataclass
-class AdaConfig:
+class AdaConfig(FillsDefaults):
     """Adaptive discriminator augmentation (ADA)."""
 
     mode: Literal["none", "adaptive", "fixed"] = "none"
@@ -130,7 +141,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        discriminator: DualDiscriminator,
+        discriminator: DualDiscriminator | PatchDiscriminator,
         losses: LossConfig,
         schedule: ScheduleConfig,
         ada: AdaConfig,
@@ -223,7 +234,7 @@ class Objective(nn.Module):
     def _judge_reals(
         self,
         name: str,
-        judge: DualDiscriminator,
+        judge: DualDiscriminator | PatchDiscriminator,
         fake_logits: Tensor,
         seen: list[Tensor],
         cameras: Tensor,
@@ -253,7 +264,13 @@ class Objective(nn.Module):
         """How often the player at turn has played before ``step``."""
         return step // 2 if self.schedule.update == "alternating" else step
 
-    def _patches(self, batch: int, kimg: float, device: torch.device) -> PatchPlan:
+    def _patches(self, batch: int, kimg: float, device: torch.device) -> PatchPlan | ScaledPatches:
+        schedule = self.schedule
+        if schedule.patches == "scales":
+            bounds = schedule.scale_start, schedule.scale_end, schedule.scale_kimg
+            smallest = smallest_scale(kimg, *bounds)
+            sides = self.image_resolution, self.patch_resolution
+            return ScaledPatches.draw(batch, smallest, *sides, device)
         share = self.schedule.crop_share if kimg >= self.schedule.crop_start_kimg else 0.0
         return PatchPlan.draw(batch, share, self.image_resolution, self.patch_resolution, device)
 

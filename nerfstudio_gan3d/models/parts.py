@@ -38,7 +38,7 @@ def make_field(
     if representation == "graf":
         mlp = field.mlp
         sizes = mlp.hidden_dim, mlp.layers, mlp.octaves, mlp.view_octaves, mlp.skip
-        return GrafField(latent.w_dim, *sizes)
+        return GrafField(latent.w_dim, *sizes, initial_ball if field.initial_ball else None)
     start = initial_sphere if field.volume == "occupancy" else initial_ball
     activation = None if labels is None else label_activation(labels, conventions)
     if representation == "triplane":

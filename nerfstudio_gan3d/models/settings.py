@@ -7,6 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 
+class FillsDefaults:
+    """A configuration that takes the defaults of settings which it was stored without.
+
+    config.yml holds configurations as Python objects, and reading one calls no constructor: a
+    setting that came later, and whose default is made anew for each object, would be missing in
+    runs of an older version.
+    """
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for item in dataclasses.fields(self):  # type: ignore[arg-type]
+            made = item.default_factory
+            if item.name not in state and made is not dataclasses.MISSING:
+                setattr(self, item.name, made())
+
+
 def plain_settings(settings: Any) -> dict[str, Any]:
     """A configuration as JSON values, without the classes that it is made of."""
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Adam for two players, and a learning rate that falls in the last part of training."""
+"""Optimizers for two players, and a learning rate that falls in the last part of training."""
 
 from __future__ import annotations
 
@@ -51,6 +51,29 @@ class GanAdamConfig(OptimizerConfig):
             return float(self.lr), (first, second)
         share = self.lazy_interval / (self.lazy_interval + 1)
         return float(self.lr) * share, (first**share, second**share)
+
+
+@dataclass
+class GanRmsPropConfig(OptimizerConfig):
+    """RMSprop, with which GRAF trains."""
+
+    _target: type = torch.optim.RMSprop
+    lr: float = 5e-4
+    """Learning rate."""
+    alpha: float = 0.99
+    """Decay of the second moment."""
+    eps: float = 1e-8
+    """Added to the root of the second moment."""
+
+    def setup(self, params: Iterable[Parameter]) -> torch.optim.Optimizer:
+        """The optimizer; raises ValueError for values out of range."""
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"optimizer.lr = {self.lr}: give a positive number")
+        if not 0 <= self.alpha < 1:
+            raise ValueError(f"optimizer.alpha = {self.alpha}: it must lie in 0 <= alpha < 1")
+        if self.eps <= 0:
+            raise ValueError(f"optimizer.eps = {self.eps}: give a positive number")
+        return torch.optim.RMSprop(params, lr=self.lr, alpha=self.alpha, eps=self.eps)
 
 
 def lr_factor(progress: float, start: float, final: float) -> float:

@@ -15,16 +15,17 @@ from nerfstudio.viewer.viewer_elements import (
     ViewerRGB,
     ViewerSlider,
 )
-from viser import ClientHandle, ViserServer
+from viser import ClientHandle
 
 from nerfstudio_gan3d.cameras import orbit_labels
-from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.latents import SceneRequest, has_codes
 from nerfstudio_gan3d.models.outputs import Backdrop
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
 from nerfstudio_gan3d.viewer.camera import first_camera
 from nerfstudio_gan3d.viewer.fair_lock import FairLock
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
 from nerfstudio_gan3d.viewer.pace import keep_pace
+from nerfstudio_gan3d.viewer.sliders import CodeControls, ViewerLevels
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
@@ -46,22 +47,6 @@ MAXIMUM_SEED = 2**62 - 1
 CPU_MAX_RES = 256
 # While training, the training waits as long as a picture takes.
 CPU_TRAINING_MAX_RES = 160
-
-
-class ViewerLevels(ViewerParameter[tuple[int, int]]):
-    """A slider with two handles: the first and the last of a range of levels."""
-
-    def __init__(
-        self, name: str, levels: tuple[int, int], default_value: tuple[int, int], hint: str
-    ) -> None:
-        super().__init__(name, default_value)
-        self.levels = levels
-        self.hint = hint
-
-    def _create_gui_handle(self, viser_server: ViserServer) -> None:
-        self.gui_handle = viser_server.gui.add_multi_slider(
-            self.name, *self.levels, 1, self.default_value, hint=self.hint
-        )
 
 
 class SceneControls(ViewerControl):
@@ -99,9 +84,13 @@ class SceneControls(ViewerControl):
         mapping = model.generator.mapping
         # Levels before these come from the label map, whatever the seed.
         free = mapping.geometry_layers if isinstance(mapping, LabelMappingNetwork) else 0
-        self._mixes = self._levels - free > 1
         seeds = max(LARGEST_SEED, config.seed, config.background_seed or 0)
-        self.seed = ViewerSlider("Seed", config.seed, 0, seeds, 1, hint=self._seed_hint())
+        coded = has_codes(model.generator)
+        self.codes = CodeControls(config.seed, seeds) if coded else None
+        # Two latents are the codes themselves, which have seeds of their own.
+        self._mixes = self._levels - free > (2 if coded else 1)
+        named = "Shape seed" if coded else "Seed"
+        self.seed = ViewerSlider(named, config.seed, 0, seeds, 1, hint=self._seed_hint())
         self.truncation = ViewerSlider(
             "Truncation",
             float(config.truncation),
@@ -124,7 +113,12 @@ class SceneControls(ViewerControl):
             "Other seed", min(config.seed + 1, seeds), 0, seeds, 1, hint="Where the path below ends"
         )
         self.interpolation = ViewerSlider(
-            "Interpolation", 0.0, 0.0, 1.0, 0.01, hint="0 shows the seed, 1 the other seed"
+            "Shape: towards other seed" if coded else "Interpolation",
+            0.0,
+            0.0,
+            1.0,
+            0.01,
+            hint="0 shows the seed, 1 the other seed",
         )
         self.mix = ViewerCheckbox("Mix styles", False, hint="Take some levels from another seed")
         self.mix_seed = ViewerSlider("Mixing seed", min(config.seed + 1, seeds), 0, seeds, 1)
@@ -158,6 +152,8 @@ class SceneControls(ViewerControl):
         self.conditioning_elevation = ViewerSlider("Pose elevation", 0.0, -89.0, 89.0, 1.0)
 
     def _seed_hint(self) -> str:
+        if self.codes is not None:
+            return "Which shape is shown, and before which background"
         if self.labels is None:
             return "Which object is shown"
         return "Colours and materials alone: the label map decides the shape"
@@ -165,6 +161,9 @@ class SceneControls(ViewerControl):
     def request(self) -> SceneRequest:
         """The Scene that the controls name at this moment."""
         path = float(self.interpolation.value)
+        codes = self.codes
+        look = path if codes is None else float(codes.interpolation.value)
+        moves = max(path, look) > 0
         edit = None if self.labels is None else self.labels.now
         first, last = sorted(self.mix_levels.value)
         return SceneRequest(
@@ -174,13 +173,15 @@ class SceneControls(ViewerControl):
             ),
             truncation=float(self.truncation.value),
             truncation_cutoff=self._cutoff(),
-            other_seed=int(self.other_seed.value) if path > 0 else None,
+            other_seed=int(self.other_seed.value) if moves else None,
             interpolation=path,
             mix_seed=int(self.mix_seed.value) if self.mix.value else None,
             mix_levels=tuple(range(first, last + 1)) if self.mix.value else (),
             camera_label=self._camera_label(),
             label=0 if edit is None else edit.label,
             appearance=None if edit is None else edit.appearance,
+            appearance_seed=None if codes is None else int(codes.seed.value),
+            appearance_interpolation=look if moves and codes is not None else None,
         )
 
     def _cutoff(self) -> int | None:
@@ -275,6 +276,9 @@ class SceneControls(ViewerControl):
         ]
         if self._levels > 1:
             elements.insert(2, self.truncation_cutoff)
+        if self.codes is not None:
+            elements.insert(1, self.codes.seed)
+            elements.append(self.codes.interpolation)
         if self._mixes:
             elements += [self.mix, self.mix_seed, self.mix_levels]
         elements.append(self.background)
