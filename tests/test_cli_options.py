@@ -4,13 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerfstudio_gan3d.export.options import (
-    KEPT_MAPS,
-    MAXIMUM_SEEDS,
-    parse_levels,
-    parse_outputs,
-    parse_seeds,
-)
+from nerfstudio_gan3d.export.number_lists import MAXIMUM_SEEDS, parse_levels, parse_seeds
+from nerfstudio_gan3d.export.options import KEPT_MAPS, parse_outputs
 from nerfstudio_gan3d.latents import STORED_MAPS
 
 

@@ -5,29 +5,27 @@ from __future__ import annotations
 from nerfstudio_gan3d.data.palettes import Palette, class_colours
 from nerfstudio_gan3d.export.inputs import chosen_inputs
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
-from nerfstudio_gan3d.export.options import (
-    MeshOptions,
-    SampleOptions,
-    parse_outputs,
-    parse_seeds,
-)
+from nerfstudio_gan3d.export.number_lists import parse_seeds
+from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions, parse_outputs
 from nerfstudio_gan3d.export.record import write_record
-from nerfstudio_gan3d.export.sheets import Studio, plan
+from nerfstudio_gan3d.export.sheets import Studio, check_codes, plan
 from nerfstudio_gan3d.latents import LabelView, SceneRequest
 from nerfstudio_gan3d.run import Run, load_run
 
 SEEDS, LABELLED_SEEDS = "0-15", "0-3"
-"""Seeds where nobody names any: for a grid, and for the columns behind label maps."""
+"""Seeds where nobody names any: for a grid; for the columns behind label maps, and for shapes."""
 
 
 def mesh(options: MeshOptions) -> str:
     """Writes one sample as a mesh, or those on the way between two; returns a sentence about them.
 
     Raises:
-        ValueError: If the run cannot be loaded, has no surface or not the labels that are asked
-            for, or a file cannot be read or written.
+        ValueError: If the run cannot be loaded, has no surface or not the labels or codes that are
+            asked for, or a file cannot be read or written.
     """
     run = load_run(options.load_config)
+    if options.appearance_seed is not None:
+        check_codes(run, "--appearance-seed")
     palette = _palette(run) if options.color == "labels" else ()
     view: int | LabelView = 0
     if options.input is not None:
@@ -42,6 +40,7 @@ def mesh(options: MeshOptions) -> str:
             other_seed=options.to_seed,
             interpolation=index / max(len(files) - 1, 1),
             label=view,
+            appearance_seed=options.appearance_seed,
         )
         found = extract_mesh(
             run.scene(request),
@@ -89,7 +88,8 @@ def sample(options: SampleOptions) -> str:
     run = load_run(options.load_config)
     outputs = parse_outputs(options.outputs)
     inputs = chosen_inputs(run, options)
-    seeds = parse_seeds(options.seeds or (LABELLED_SEEDS if inputs else SEEDS))
+    few = inputs or options.grid is not None
+    seeds = parse_seeds(options.seeds or (LABELLED_SEEDS if few else SEEDS))
     rows = plan(run, options, inputs, seeds)
     studio = Studio(run, outputs, options.size)
     if options.one_file:
@@ -105,6 +105,9 @@ def sample(options: SampleOptions) -> str:
     made.append(f"{_many(len(seeds), 'seed')} from {_many(views, 'view')}")
     if options.interpolate is not None:
         made[-1] = f"{_many(len(seeds), 'seed')}, {options.interpolate} over {views} frames"
+    if options.grid is not None:
+        looks = _many(len(rows[0].cells), "appearance")
+        made[-1] = f"{_many(len(rows), 'shape')} in {looks} from {_many(views, 'view')}"
     return f"{options.output}: {', '.join(made)}; described in {record}"
 
 

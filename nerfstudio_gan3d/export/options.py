@@ -9,6 +9,12 @@ from typing import Annotated, Literal, cast, get_args
 from tyro.conf import arg
 
 from nerfstudio_gan3d.cli_options import check_truncation
+from nerfstudio_gan3d.export.number_lists import (
+    parse_images,
+    parse_inputs,
+    parse_levels,
+    parse_seeds,
+)
 
 PictureOutput = Literal[
     "rgb", "foreground", "background", "depth", "accumulation", "normals", "labels"
@@ -17,11 +23,8 @@ PICTURE_OUTPUTS: tuple[PictureOutput, ...] = get_args(PictureOutput)
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
 TEXTURE_SUFFIXES = (".glb", ".obj")
 DEFAULT_STEPS, MOST_STEPS = 5, 1000
-MAXIMUM_SEEDS = 100_000
 KEPT_MAPS = 16
 """Label maps that a checkpoint keeps: `latents.STORED_MAPS`, known here without torch."""
-MOST_LEVELS = 64
-"""No generator has as many latents w."""
 
 
 @dataclass
@@ -35,6 +38,8 @@ class MeshOptions:
     """Mesh file; its ending chooses the format: .ply, .obj or .glb."""
     seed: int = 0
     """Seed of the latent z."""
+    appearance_seed: int | None = None
+    """Seed of the colours, of models with a shape code and an appearance code (default --seed)."""
     truncation: float = 1.0
     """Truncation psi: 1 is off, 0 is the mean shape."""
     resolution: int = 128
@@ -85,6 +90,10 @@ class MeshOptions:
             )
         self._check_texture()
         self._check_way()
+        if self.appearance_seed is not None and not 0 <= self.appearance_seed < 10**18:
+            raise ValueError(
+                f"--appearance-seed is {self.appearance_seed}; it must lie between 0 and 10^18."
+            )
         if self.input is not None and self.input_file is not None:
             raise ValueError("--input and --input-file: choose one label map.")
         if self.input is not None:
@@ -166,9 +175,15 @@ class SampleOptions:
     viewer saved beside the file (edit.json), or else the front."""
     input_elevation: float | None = None
     """The same, degrees above the horizon (default 0)."""
-    interpolate: Literal["labels", "appearance"] | None = None
+    grid: Literal["shape,appearance"] | None = None
+    """shape,appearance, of models with these two codes: a row for each shape of --seeds (default
+    0-3), a column for each appearance of --appearance-seeds."""
+    appearance_seeds: str | None = None
+    """Seeds of the columns of --grid. The default is those of its rows."""
+    interpolate: Literal["labels", "appearance", "shape"] | None = None
     """Write a video (mp4) that goes from label map to label map, or from seed to seed; with
-    --turntable the camera turns meanwhile."""
+    --turntable the camera turns meanwhile. Of models with a shape code and an appearance code
+    the one code goes, and the other one stays the first seed's."""
     mix_seed: int | None = None
     """Seed whose latents the levels of --mix-levels take."""
     mix_levels: str | None = None
@@ -202,6 +217,7 @@ class SampleOptions:
         _check_file("--input", self.input, self.input_azimuth, self.input_elevation)
         self._check_mixing()
         self._check_interpolation()
+        self._check_grid()
 
     def _check_output(self) -> None:
         wanted = ".mp4" if self.is_video else ".png"
@@ -250,55 +266,22 @@ class SampleOptions:
                 )
         elif self.seeds is not None and len(parse_seeds(self.seeds)) < 2:
             raise ValueError(
-                f"--seeds is {self.seeds!r}; --interpolate appearance needs at least two seeds."
+                f"--seeds is {self.seeds!r}; --interpolate {self.interpolate} needs at least two "
+                "seeds."
             )
 
-
-def parse_seeds(text: str) -> list[int]:
-    """Reads single seeds and inclusive ranges: `0-3,8` is [0, 1, 2, 3, 8].
-
-    Raises:
-        ValueError: If a part is not a number or a rising range, or there are too many seeds.
-    """
-    return _parse_numbers("--seeds", text, MAXIMUM_SEEDS)
-
-
-def parse_inputs(text: str) -> list[int]:
-    """Reads numbers of kept label maps as `parse_seeds` does."""
-    return _parse_numbers("--inputs", text, MAXIMUM_SEEDS)
-
-
-def parse_images(text: str) -> list[int]:
-    """Reads positions of images as `parse_seeds` does."""
-    return _parse_numbers("--images", text, MAXIMUM_SEEDS)
-
-
-def parse_levels(text: str) -> list[int]:
-    """Reads levels of w as `parse_seeds` does."""
-    return _parse_numbers("--mix-levels", text, MOST_LEVELS)
-
-
-def _parse_numbers(option: str, text: str, most: int) -> list[int]:
-    numbers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not _is_number(first) or (dash and not _is_number(last)):
-            raise ValueError(
-                f"{option} is {text!r}, of which {part.strip()!r} is neither a number nor a range; "
-                "write for example 0-15 or 3,7,20-25."
-            )
-        start, stop = int(first), int(last if dash else first)
-        if stop < start:
-            raise ValueError(f"{option} has the range {part.strip()}, which ends before it starts.")
-        if len(numbers) + stop - start + 1 > most:
-            raise ValueError(f"{option} is {text!r}; at most {most} numbers are allowed.")
-        numbers.extend(range(start, stop + 1))
-    return numbers
-
-
-def _is_number(text: str) -> bool:
-    # Torch takes seeds of 64 bits; 18 digits stay below that.
-    return text.isascii() and text.isdigit() and len(text) <= 18
+    def _check_grid(self) -> None:
+        if self.grid is None:
+            if self.appearance_seeds is not None:
+                raise ValueError(
+                    "--appearance-seeds without --grid shape,appearance: they are its columns."
+                )
+            return
+        if self.appearance_seeds is not None:
+            parse_seeds(self.appearance_seeds, "--appearance-seeds")
+        for name in ("interpolate", "mix_seed"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--grid and --{name.replace('_', '-')}: choose one of them.")
 
 
 def parse_outputs(text: str) -> tuple[PictureOutput, ...]:

@@ -61,6 +61,9 @@ def write_record(
         ]
         if len({tuple(row.cells[0].cameras[0].tolist()) for row in rows}) > 1:
             content["views"] = "each row from the camera of its label map"
+    if options.grid is not None:
+        content["grid"] = options.grid
+        content["appearance_seeds"] = [cell.keys[0].appearance_seed for cell in rows[0].cells]
     if options.interpolate is not None:
         content["interpolate"] = options.interpolate
     if options.mix_seed is not None:

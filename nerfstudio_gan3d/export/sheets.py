@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from nerfstudio_gan3d.export.films import film
 from nerfstudio_gan3d.export.inputs import Input, input_picture
-from nerfstudio_gan3d.export.options import PictureOutput, SampleOptions, parse_levels
+from nerfstudio_gan3d.export.number_lists import parse_levels, parse_seeds
+from nerfstudio_gan3d.export.options import PictureOutput, SampleOptions
 from nerfstudio_gan3d.export.pictures import (
     ELEVATION_DEG,
+    GAP,
     azimuths,
     block,
     grid,
@@ -23,7 +25,7 @@ from nerfstudio_gan3d.export.pictures import (
     write_png,
     write_video,
 )
-from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.latents import SceneRequest, has_codes
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
 from nerfstudio_gan3d.run import Run
 
@@ -44,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Samples that belong together: those of one label map, or all where there is none."""
+    """Samples that belong together: those of one label map or of one shape, or all."""
 
     head: Input | None
     """The label map that stands before them."""
@@ -57,12 +59,17 @@ def plan(
     """What options ask for: a row for each label map (one row without), a column for each seed.
 
     With --interpolate labels there is one row, whose cells go through the label maps; with
-    --interpolate appearance each row has one cell, which goes through the seeds.
+    --interpolate appearance or shape each row has one cell, which goes through the seeds. With
+    --grid there is a row for each seed, and a column for each seed of the appearance.
 
     Raises:
-        ValueError: If the levels to mix do not depend on a seed, or the run does not say where its
-            cameras stand.
+        ValueError: If the levels to mix do not depend on a seed, the run has no codes that options
+            ask for, or does not say where its cameras stand.
     """
+    if options.grid is not None:
+        return _code_grid(run, options, seeds)
+    if options.interpolate == "shape":
+        check_codes(run, "--interpolate shape")
     levels = mixed_levels(run, options)
 
     def request(given: Input | None, seed: int) -> SceneRequest:
@@ -91,12 +98,57 @@ def plan(
         keys = [request(head, seed) for seed in seeds]
         cameras = _cameras(run, options, head)
         before = "" if head is None else f"{head.name}_"
-        if options.interpolate == "appearance":
-            cells = [Cell(f"{before}seeds", keys, cameras)]
+        if options.interpolate is not None:
+            cells = [Cell(f"{before}seeds", _way(run, options, keys), cameras)]
         else:
             cells = [Cell(f"{before}seed{key.seed:04d}", [key], cameras) for key in keys]
         rows.append(Row(head, cells))
     return rows
+
+
+def check_codes(run: Run, asked: str) -> None:
+    """Raises ValueError if the run's seeds have no two codes; the sentence begins with what was
+    ``asked`` for."""
+    if not has_codes(run.generator):
+        raise ValueError(
+            f"{asked}: {run.folder} is a run of {run.config.method_name}, a method without a shape "
+            "code and an appearance code; leave it out, or open a run of 3DGEN"
+        )
+
+
+def _code_grid(run: Run, options: SampleOptions, seeds: Sequence[int]) -> list[Row]:
+    check_codes(run, f"--grid {options.grid}")
+    columns = seeds
+    if options.appearance_seeds is not None:
+        columns = parse_seeds(options.appearance_seeds, "--appearance-seeds")
+    cameras = _cameras(run, options, None)
+    return [
+        Row(
+            None,
+            [
+                Cell(
+                    f"shape{shape:04d}_appearance{look:04d}",
+                    [SceneRequest(shape, None, options.truncation, appearance_seed=look)],
+                    cameras,
+                )
+                for look in columns
+            ],
+        )
+        for shape in seeds
+    ]
+
+
+def _way(run: Run, options: SampleOptions, keys: list[SceneRequest]) -> list[SceneRequest]:
+    """Stations of which, where there are two codes, one code alone moves from key to key."""
+    if not has_codes(run.generator):
+        return keys
+    first = keys[0].seed
+    if options.interpolate == "shape":
+        return [replace(key, appearance_seed=first, appearance_interpolation=0.0) for key in keys]
+    return [
+        replace(key, seed=first, appearance_seed=key.seed, other_appearance_seed=far.seed)
+        for key, far in zip(keys, [*keys[1:], keys[-1]], strict=True)
+    ]
 
 
 def _cameras(run: Run, options: SampleOptions, head: Input | None) -> Float[Tensor, "v 25"]:
@@ -191,7 +243,13 @@ def _rows_of(blocks: Sequence[np.ndarray], columns: Sequence[int]) -> list[list[
 
 
 def _arranged(heads: Sequence[np.ndarray], rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Rows behind their label maps, or a grid where there are none."""
+    """Rows behind their label maps, or below each other; one row is arranged as a grid."""
     if heads:
         return table(heads, rows)
-    return grid([one for row in rows for one in row])
+    if len(rows) == 1:
+        return grid(rows[0])
+    edge = (0, GAP), (0, GAP), (0, 0)
+    lines = [
+        np.concatenate([np.pad(one, edge, constant_values=255) for one in row], 1) for row in rows
+    ]
+    return np.concatenate(lines)[:-GAP, :-GAP]

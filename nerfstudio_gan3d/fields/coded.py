@@ -18,7 +18,7 @@ from nerfstudio_gan3d.scene import FieldSamples
 class PreparedCodes(NamedTuple):
     """What a Scene keeps of a `UnisurfField`: what its codes add to layers; batch first."""
 
-    shape: list[Float[Tensor, "b 1 h"]]
+    shape: list[Float[Tensor, "b 1 _"]]
     appearance: Float[Tensor, "b 1 h"]
 
 

@@ -83,7 +83,7 @@ class GeometryMlp(nn.Module):
         last = getattr(self, f"lin{self.layers}")
         last.bias[0] -= f.mean()
 
-    def prepare(self, code: Float[Tensor, "b c"]) -> list[Float[Tensor, "b 1 h"]]:
+    def prepare(self, code: Float[Tensor, "b c"]) -> list[Float[Tensor, "b 1 _"]]:
         """What the code adds to the first layer and to those of the skips: once a Scene, not once a
         position."""
         added = []
@@ -94,7 +94,7 @@ class GeometryMlp(nn.Module):
         return added
 
     def forward(
-        self, added: list[Float[Tensor, "b 1 h"]], positions: Float[Tensor, "b n 3"]
+        self, added: list[Float[Tensor, "b 1 _"]], positions: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
         """``f`` and features at positions in [-1, 1]^3. Differentiable twice."""
         encoded = positional_encoding(positions, self.octaves)

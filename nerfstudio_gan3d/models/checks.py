@@ -174,6 +174,12 @@ def _validate_surface(config: GanModelConfig) -> None:
             f"model.field.mlp.skip = {config.field.mlp.skip}: choose one of the layers 1 to "
             f"{config.field.mlp.layers - 1}"
         )
+    mlp = config.field.mlp
+    if config.representation == "unisurf" and mlp.hidden_dim <= 3 + 6 * mlp.octaves:
+        raise ValueError(
+            f"model.field.mlp.hidden_dim = {mlp.hidden_dim}: with octaves = {mlp.octaves} it must "
+            f"exceed {3 + 6 * mlp.octaves}, the size of an encoded position"
+        )
     if not 0 < surface.shell_end <= surface.shell_start:
         raise ValueError(
             f"model.field.surface.shell_start = {surface.shell_start} and shell_end = "

@@ -17,8 +17,7 @@ class PatchDiscriminator(nn.Module):
 
     Convolutions of 4x4 px that halve the size, with spectral and instance normalisation and leaky
     ReLU, down to 4x4 px, and one that makes these a number. Patches of 64 and 128 px have one and
-    two more of them in front. Without instance normalisation in the very first of several such
-    layers, brightness and contrast of a patch stay visible.
+    two more of them in front, and then the very first one has no instance normalisation.
 
     Args:
         img_resolution: side of a patch: 32 px times a power of two.

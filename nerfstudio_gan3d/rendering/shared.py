@@ -8,7 +8,7 @@ from torch import Tensor
 from nerfstudio_gan3d.rendering.renderer import Rendering
 
 
-def fold_rays(rays: Float[Tensor, "v r 3"], scenes: int) -> Float[Tensor, "b s 3"]:
+def fold_rays(rays: Float[Tensor, "v r c"], scenes: int) -> Float[Tensor, "b s c"]:
     """Rays of all cameras that see the same Scene side by side, so that a Scene is looked up
     once."""
     if len(rays) == scenes:

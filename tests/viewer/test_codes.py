@@ -14,6 +14,7 @@ from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 from nerfstudio_gan3d.models.threedgen import threedgen_tiny
 from nerfstudio_gan3d.viewer.controls import SceneControls
+from tests.models.coded import with_shapes
 from tests.viewer.browser import Browser
 from tests.viewer.session import ModelPipeline, build, fit_to_cars, running_viewer, wait_until
 
@@ -28,10 +29,8 @@ def config() -> GanModelConfig:
 
 @pytest.fixture
 def model(config: GanModelConfig) -> GanModel:
-    """Untrained, at the end of training's schedule: a hard surface."""
-    made = build(config)
-    made.generator_ema.set_training_share(1.0)
-    return made
+    """An untrained model of that configuration."""
+    return with_shapes(build(config))
 
 
 def names(controls: SceneControls) -> list[str]:
