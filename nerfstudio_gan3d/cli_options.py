@@ -153,9 +153,21 @@ class EvaluateOptions:
     """TorchScript file whose features are compared."""
     inception: bool = False
     """Compare Inception-v3 features; their weights must be on this machine."""
+    mesh_samples: int = 0
+    """Also measure the meshes of this many seeds, a few seconds each."""
+    mesh_resolution: int = 96
+    """Cells of these meshes' grid along the longest side of the box."""
 
     def validate(self) -> None:
         """Raises ValueError if an option's value is impossible."""
         check_truncation(self.truncation)
+        if self.mesh_samples < 0:
+            raise ValueError(
+                f"--mesh-samples is {self.mesh_samples}; it must be 0 (no meshes) or more."
+            )
+        if not 8 <= self.mesh_resolution <= 512:
+            raise ValueError(
+                f"--mesh-resolution is {self.mesh_resolution}; it must lie between 8 and 512 cells."
+            )
         if self.inception and self.evaluator is not None:
             raise ValueError("--evaluator and --inception: choose one feature space.")

@@ -28,6 +28,8 @@ def evaluate(options: EvaluateOptions) -> str:
         features="none" if options.evaluator is None else "torchscript",
         evaluator=options.evaluator,
         truncation=options.truncation,
+        mesh_samples=options.mesh_samples,
+        mesh_resolution=options.mesh_resolution,
     )
     if options.inception:
         config.features = "inception"

@@ -45,6 +45,11 @@ class EvaluationConfig:
     """Truncation psi of the samples. 1 is none, which is what distances should be quoted at."""
     ground_truth: bool = True
     """Compare with the masks and depth maps of the data set where it has them."""
+    mesh_samples: int = 0
+    """Samples whose meshes are extracted and measured, the seeds from `seed` on; a few seconds
+    each. 0 is none."""
+    mesh_resolution: int = 96
+    """Cells of these meshes' grid along the longest side of the Scene's box."""
 
     def validate(self) -> None:
         """Raises ValueError for values and combinations that cannot be meant."""
@@ -53,6 +58,14 @@ class EvaluationConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least {least} is needed")
         if not math.isfinite(self.truncation) or self.truncation < 0:
             raise ValueError(f"truncation is {self.truncation}; 0 (the mean) to 1 (none) is usual")
+        if self.mesh_samples < 0:
+            raise ValueError(
+                f"mesh_samples is {self.mesh_samples}; give 0 for no meshes, or how many to measure"
+            )
+        if not 8 <= self.mesh_resolution <= 512:
+            raise ValueError(
+                f"mesh_resolution is {self.mesh_resolution}; it must lie between 8 and 512 cells"
+            )
         if self.features == "torchscript" and self.evaluator is None:
             raise ValueError("features is torchscript; set evaluator to a TorchScript file")
         if self.features != "torchscript" and (self.evaluator or self.evaluator_outputs):

@@ -196,8 +196,8 @@ def mesh_quality(mesh: trimesh.Trimesh, seen: SeenPoints) -> MeshQuality:
 
     The distance is measured from the points to the mesh alone. The way back, from the mesh to the
     nearest point, would measure how far the pixels' points lie apart: for an exact sphere in exact
-    depth maps it is five times as much as all errors that are looked for. What the mesh has and no
-    image shows is left to the figures of its parts.
+    depth maps of 64 pixels it is 0.8 % of the size, and the way there 0.01 %. What the mesh has and
+    no image shows is left to the figures of its parts.
 
     Args:
         mesh: A mesh with triangles.

@@ -1,4 +1,4 @@
-"""What ns-eval measures of a generator: its images beside real ones, and its labels."""
+"""What ns-eval measures of a generator: its images beside real ones, its labels, its meshes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nerfstudio_gan3d.data.datamanager import GanDataManager
-from nerfstudio_gan3d.latents import LabelStore, seed_latent
+from nerfstudio_gan3d.latents import (
+    STORED_MAPS,
+    LabelStore,
+    SceneRequest,
+    request_latents,
+    seed_latent,
+)
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 from nerfstudio_gan3d.metrics.edges import EdgeAgreement, edge_strength
 from nerfstudio_gan3d.metrics.evaluate import GeneratedBatch, RealBatch
@@ -226,6 +232,47 @@ def _diversity(
     if found.between is not None:
         figures["diversity_between"] = found.between
     return figures
+
+
+@torch.no_grad()
+def sampled_mesh_figures(
+    generator: Generator,
+    store: LabelStore | None,
+    cameras: Float[Tensor, "v 25"],
+    config: EvaluationConfig,
+) -> dict[str, float]:
+    """How whole the meshes of `mesh_samples` seeds are, and how near they lie to what images show.
+
+    The Scenes are those that ``gan3d mesh`` makes of the seeds from `seed` on with the same
+    truncation. With label maps each takes the next of those that the checkpoint keeps.
+
+    Args:
+        store: The label maps that the checkpoint keeps; None for models without labels.
+        cameras: Where the depth maps are seen from that meshes are compared with.
+    """
+    # What extracts meshes takes a second to import, which commands without meshes can do without.
+    from nerfstudio_gan3d.metrics.meshes import (
+        MeshQuality,
+        mesh_figures,
+        mesh_quality,
+        scene_mesh,
+        seen_points,
+    )
+
+    device = generator.mapping.w_avg.device
+    cameras = cameras.to(device)
+    qualities: list[MeshQuality | None] = []
+    for row in range(config.mesh_samples):
+        request = SceneRequest(
+            seed=config.seed + row, truncation=config.truncation, label=row % STORED_MAPS
+        )
+        scene = generator.scene(request_latents(generator, request, store))
+        mesh = scene_mesh(scene, config.mesh_resolution, device)
+        if mesh is None:
+            qualities.append(None)
+            continue
+        qualities.append(mesh_quality(mesh, seen_points(scene, cameras, generator.settings)))
+    return mesh_figures(qualities)
 
 
 def turned(labels: Float[Tensor, "b 25"], angle: float) -> Float[Tensor, "b 25"]:

@@ -39,6 +39,7 @@ from nerfstudio_gan3d.training.evaluation import (
     label_inputs,
     make_images,
     real_batches,
+    sampled_mesh_figures,
 )
 
 GRID_SEEDS = tuple(range(16))
@@ -186,8 +187,12 @@ class GanPipeline(VanillaPipeline):
 
     @torch.no_grad()
     def evaluate(self, config: EvaluationConfig | None = None) -> EvaluationResult:
-        """Measures the moving average of the generator as `EvaluationConfig` asks for."""
+        """Measures the moving average of the generator as `EvaluationConfig` asks for.
+
+        Raises ValueError for what it asks for and is missing.
+        """
         config = config or self.config.evaluation
+        cameras = self._mesh_cameras() if config.mesh_samples else None
         if self.datamanager.images_missing and config.features != "none":
             raise ValueError(
                 f"the data set {self.datamanager.config.dataparser.data} is missing: distances to "
@@ -212,12 +217,28 @@ class GanPipeline(VanillaPipeline):
                 + generator.settings.importance_samples,
             },
         )
-        if inputs is None or inputs.blank:
-            return result
-        figures = label_figures(generator, inputs, extractor, config)
-        return EvaluationResult(
-            {**result.figures, **figures}, {**result.provenance, "label_maps": len(inputs.maps)}
-        )
+        figures, provenance = dict(result.figures), dict(result.provenance)
+        if inputs is not None and not inputs.blank:
+            figures |= label_figures(generator, inputs, extractor, config)
+            provenance["label_maps"] = len(inputs.maps)
+        if cameras is not None:
+            figures |= sampled_mesh_figures(generator, self.model.label_store, cameras, config)
+            provenance["mesh_samples"] = config.mesh_samples
+            provenance["mesh_resolution"] = config.mesh_resolution
+        return EvaluationResult(figures, provenance)
+
+    def _mesh_cameras(self) -> Tensor:
+        """Cameras on the viewer's orbit, from which meshes are compared with images."""
+        from nerfstudio_gan3d.metrics.meshes import mesh_cameras
+
+        settings = cast(GanModelConfig, self.config.model)
+        if settings.view_radius <= 0 or settings.view_focal <= 0:
+            raise ValueError(
+                f"model.view_radius = {settings.view_radius} and model.view_focal = "
+                f"{settings.view_focal}; both must be positive to compare meshes with images, or "
+                "set mesh_samples to 0"
+            )
+        return mesh_cameras(settings.view_radius, settings.view_focal, settings.view_pivot)
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

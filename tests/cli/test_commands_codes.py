@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from nerfstudio_gan3d.export.films import between
 from nerfstudio_gan3d.export.mesh import extract_mesh
@@ -60,6 +61,17 @@ def cell(picture: np.ndarray, row: int, column: int, width: int = 1) -> np.ndarr
     wide = width * STEP
     left = column * wide
     return picture[row * STEP : row * STEP + SIDE, left : left + wide - GAP]
+
+
+def reloaded(path: str) -> trimesh.Trimesh:
+    found = trimesh.load(path, process=False)
+    assert isinstance(found, trimesh.Trimesh)
+    return found
+
+
+def vertex_colours(mesh: trimesh.Trimesh) -> np.ndarray:
+    assert isinstance(mesh.visual, ColorVisuals)
+    return np.asarray(mesh.visual.vertex_colors)
 
 
 def test_rows_are_shapes_and_columns_appearances(
@@ -177,23 +189,20 @@ def test_meshes_in_another_appearance(
     words = ["mesh", "--load-config", coded, "--resolution", 16, "--seed", 1]
     succeed(capsys, *words, "--output", "own.ply")
     succeed(capsys, *words, "--output", "other.ply", "--appearance-seed", 5)
-    own, other = (trimesh.load(f"{name}.ply", process=False) for name in ("own", "other"))
-    assert isinstance(own, trimesh.Trimesh)
-    assert isinstance(other, trimesh.Trimesh)
+    own, other = reloaded("own.ply"), reloaded("other.ply")
     np.testing.assert_array_equal(own.vertices, other.vertices)
     np.testing.assert_array_equal(own.faces, other.faces)
     expected = extract_mesh(coded_run.scene(SceneRequest(1, appearance_seed=5)), 16)
-    np.testing.assert_array_equal(other.visual.vertex_colors, expected.visual.vertex_colors)
-    assert (other.visual.vertex_colors != own.visual.vertex_colors).any()
+    np.testing.assert_array_equal(vertex_colours(other), vertex_colours(expected))
+    assert (vertex_colours(other) != vertex_colours(own)).any()
     # On the way to another seed both codes move, and its end is that seed itself.
     way = ["--output", "way.ply", "--appearance-seed", 5, "--to-seed", 3, "--steps", 2]
     succeed(capsys, *words, *way)
-    first, last = (trimesh.load(f"way_0{step}.ply", process=False) for step in range(2))
+    first, last = (reloaded(f"way_0{step}.ply") for step in range(2))
     end = extract_mesh(coded_run.scene(SceneRequest(3)), 16)
     for found, wanted in ((first, other), (last, end)):
-        assert isinstance(found, trimesh.Trimesh)
         np.testing.assert_allclose(found.vertices, wanted.vertices, atol=1e-5)
-        np.testing.assert_array_equal(found.visual.vertex_colors, wanted.visual.vertex_colors)
+        np.testing.assert_array_equal(vertex_colours(found), vertex_colours(wanted))
 
 
 def test_what_does_not_go_together_is_refused(

@@ -74,8 +74,8 @@ def test_the_appearance_sliders_leave_the_surface_where_it_is(model: GanModel) -
     assert controls.codes is not None
     controls.background.value = "removed"
     first = model.get_outputs_for_camera(camera)
-    for slider, value in ((controls.codes.seed, 5), (controls.codes.interpolation, 0.5)):
-        slider.value = value
+    for seed, place in ((5, 0.0), (0, 0.5)):
+        controls.codes.seed.value, controls.codes.interpolation.value = seed, place
         found = model.get_outputs_for_camera(camera)
         for name in ("accumulation", "depth"):
             assert torch.equal(found[name], first[name])

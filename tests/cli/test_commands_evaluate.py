@@ -1,0 +1,70 @@
+"""`gan3d evaluate`: figures of meshes in its JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.metrics.meshes import (
+    mesh_cameras,
+    mesh_figures,
+    mesh_quality,
+    scene_mesh,
+    seen_points,
+)
+from nerfstudio_gan3d.run import Run
+from tests.cli.test_commands import refuse, succeed
+
+ALWAYS = {"mesh_nonempty", "mesh_watertight", "mesh_single"}
+
+
+def test_figures_of_meshes(trained: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "--load-config", trained, "--num-samples", 4, "--seed", 3]
+    words += ["--truncation", 0.7, "--output-path", "new/figures.json"]
+    succeed(capsys, *words, "--mesh-samples", 2, "--mesh-resolution", 16)
+    results = json.loads(Path("new/figures.json").read_text())["results"]
+    assert (results["mesh_samples"], results["mesh_resolution"]) == (2, 16)
+    # The meshes are those of the seeds from --seed on, as every command makes them.
+    settings = run.settings
+    cameras = mesh_cameras(settings.view_radius, settings.view_focal, settings.view_pivot)
+    qualities = []
+    for seed in (3, 4):
+        scene = run.scene(SceneRequest(seed=seed, truncation=0.7))
+        mesh = scene_mesh(scene, 16)
+        assert mesh is not None
+        qualities.append(mesh_quality(mesh, seen_points(scene, cameras, run.generator.settings)))
+    expected = mesh_figures(qualities)
+    assert ALWAYS | {"mesh_chamfer", "mesh_normal_consistency"} <= set(expected)
+    assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_meshes_unless_they_are_asked_for(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--load-config", trained, "--num-samples", 4]
+    succeed(capsys, *words, "--output-path", "figures.json")
+    report = json.loads(Path("figures.json").read_text())
+    assert report["results"]["num_samples"] == 4
+    assert not [name for name in report["results"] if name.startswith("mesh")]
+
+
+def test_label_maps_are_those_that_the_checkpoint_keeps(
+    labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--load-config", labelled, "--num-samples", 4, "--mesh-samples", 17]
+    succeed(capsys, *words, "--mesh-resolution", 8, "--output-path", "figures.json")
+    results = json.loads(Path("figures.json").read_text())["results"]
+    assert set(results) >= ALWAYS | {"mesh_samples", "label_maps", "label_view_agreement"}
+
+
+def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*words: object) -> str:
+        return refuse(capsys, "evaluate", "--load-config", trained, *words)
+
+    assert "--mesh-samples is -1; it must be 0 (no meshes) or more." in told("--mesh-samples", -1)
+    for resolution in (7, 513):
+        wrong = told("--mesh-samples", 1, "--mesh-resolution", resolution)
+        assert f"--mesh-resolution is {resolution}; it must lie between 8 and 512 cells." in wrong
