@@ -54,7 +54,7 @@ class MeshQuality:
     """Figures of one mesh that has triangles."""
 
     watertight: bool
-    """Whether every edge belongs to exactly two triangles that agree about the inside."""
+    """Whether every edge belongs to exactly two triangles."""
     components: int
     """Parts of which no triangle shares an edge with another part."""
     largest_share: float

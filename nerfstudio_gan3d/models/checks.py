@@ -169,6 +169,13 @@ def _validate_surface(config: GanModelConfig) -> None:
             f"model.losses.normal_smoothness = {config.losses.normal_smoothness}: a density has no "
             "surface; set it to 0, or model.field.volume to occupancy"
         )
+    losses = config.losses
+    if losses.normal_points < 1 or losses.normal_step <= 0 or losses.normal_distance < 0:
+        raise ValueError(
+            f"model.losses.normal_points = {losses.normal_points}, normal_step = "
+            f"{losses.normal_step}, normal_distance = {losses.normal_distance}: at least 1, more "
+            "than 0, and 0 or more"
+        )
     if not 1 <= config.field.mlp.skip < config.field.mlp.layers:
         raise ValueError(
             f"model.field.mlp.skip = {config.field.mlp.skip}: choose one of the layers 1 to "

@@ -170,7 +170,7 @@ class LabelObjective(Objective):
                     loss, leaves, retain_graph=discriminator_turn, materialize_grads=True
                 )
             out["generator"] = hand_over(loss, gradients, inputs)
-            out |= self._volume_losses(scene, fakes, kimg, self._turns(step))
+            out |= self._volume_losses(scene, fakes, cameras, kimg, self._turns(step))
             rows = torch.arange(len(images), device=images.device) % count
             real = images[rows], label_maps[rows], maps[rows]
             out |= self._reconstruction(fakes, *real, plan, own)

@@ -201,10 +201,8 @@ class Objective(nn.Module):
             with input_gradients_only():
                 gradients = torch.autograd.grad(loss, leaves, retain_graph=discriminator_turn)
             out["generator"] = hand_over(loss, gradients, self._inputs(fakes))
-            out |= self._volume_losses(scene, fakes, kimg, self._turns(step))
-            if self.losses.normal_smoothness > 0:
-                cameras = fake_plan.labels(fake_labels)
-                out["normal_smoothness"] = self._normal_smoothness(scene, fakes, cameras)
+            cameras = fake_plan.labels(fake_labels)
+            out |= self._volume_losses(scene, fakes, cameras, kimg, self._turns(step))
         if discriminator_turn:
             reals = self._reals(plan.images(images), fakes)
             seen, seen_labels = self._prepare(reals, plan.labels(labels), kimg)
@@ -325,7 +323,7 @@ class Objective(nn.Module):
         return latents._replace(foreground=torch.where(take[..., None], other, ws))
 
     def _volume_losses(
-        self, scene: Scene, fakes: Images, kimg: float, turn: int
+        self, scene: Scene, fakes: Images, cameras: Float[Tensor, "b 25"], kimg: float, turn: int
     ) -> dict[str, Tensor]:
         losses, out = self.losses, {}
         rendering = fakes.rendering
@@ -348,6 +346,8 @@ class Objective(nn.Module):
                 rendering.features.device,
             )
             out["density_variation"] = losses.density_variation * interval * variation
+        if losses.normal_smoothness > 0:
+            out["normal_smoothness"] = self._normal_smoothness(scene, fakes, cameras)
         return out
 
     def _normal_smoothness(

@@ -18,6 +18,7 @@ from nerfstudio_gan3d.models.checks import validate
 from nerfstudio_gan3d.models.config import (
     DiscriminatorConfig,
     FieldConfig,
+    LabelConfig,
     LatentConfig,
     MlpConfig,
     SurfaceConfig,
@@ -235,6 +236,19 @@ def test_patches_of_all_scales() -> None:
     assert all(bool(value.isfinite()) for value in losses.values())
 
 
+def test_labels_and_surfaces_together() -> None:
+    """A labelled model can be made of a surface, and then has its smoothness, too."""
+    config = surface_config(labels=LabelConfig("seg", 3), latent=LatentConfig(16, 16, 2, 0.1))
+    config.label_losses.lpips = 0.0
+    validate(config)
+    generator, objective = make_generator(config), make_objective(config)
+    maps = torch.randint(0, 3, (4, 1, 8, 8), dtype=torch.uint8)
+    given = images(4), labels(4), labels(4, 1), 0, 1, maps
+    losses = objective(generator, *given)[0]
+    assert float(losses["normal_smoothness"].detach()) > 0
+    assert all(bool(value.isfinite()) for value in losses.values())
+
+
 def changed(**changes: Any) -> GanModelConfig:
     return surface_config(**changes)
 
@@ -268,6 +282,7 @@ def with_field(representation: str = "triplane", **changes: Any) -> GanModelConf
             "shell_start = 0.1 and shell_end = 0.2",
         ),
         (with_field(surface=SurfaceConfig(slope=0.0)), "slope = 0.0"),
+        (changed(losses=LossConfig(normal_points=0)), "normal_points = 0"),
         (with_field("unisurf", mlp=replace(MLP, octaves=3)), "hidden_dim = 16: .* exceed 21"),
         (with_field(surface=SurfaceConfig(shell_share=1.5)), "shell_share = 1.5"),
         (
