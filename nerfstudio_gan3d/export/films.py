@@ -18,7 +18,8 @@ from nerfstudio_gan3d.run import Run
 def between(keys: Sequence[SceneRequest], place: float) -> SceneRequest:
     """The request at a place of the way through ``keys``, at least two: key i lies at i.
 
-    From key to key seed and label map are interpolated, and the keys differ in nothing else.
+    From key to key seed and label map are interpolated, and the keys differ in nothing else, or,
+    with codes, in the appearance's seeds.
     """
     first = min(int(place), len(keys) - 2)
     near, far = keys[first], keys[first + 1]

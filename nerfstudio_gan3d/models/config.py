@@ -161,8 +161,8 @@ class LatentConfig:
     """Learning-rate multiplier of both mapping networks."""
     separate: bool = False
     """Divide z into a shape code, which alone decides the geometry, and an appearance code, which
-    changes the colours alone. Needed by representations unisurf and graf, possible with
-    hashgrid. With mapping_layers 0 the codes are not mapped."""
+    changes the colours alone. Needed by representations unisurf and graf, possible with the
+    others. With mapping_layers 0 the codes are not mapped."""
     pose_conditioning: bool = False
     """Feed a camera label to the mapping network (generator pose conditioning)."""
     pose_scale: float = 1.0
@@ -228,10 +228,6 @@ class LabelConfig:
 class DiscriminatorConfig:
     """The discriminator; it sees image and raw image together where there is super-resolution."""
 
-    kind: Literal["image", "patch"] = "image"
-    """image: StyleGAN2's, of whole images and of patches whose camera it is told. patch: GRAF's, of
-    patches of 32, 64 or 128 px of which it is told nothing; of the options below it takes
-    channel_max alone."""
     channel_base: int = 32768
     """Channels at size s are min(channel_base / s, channel_max)."""
     channel_max: int = 512
@@ -251,3 +247,7 @@ class DiscriminatorConfig:
     """Noise on camera labels in training, in standard deviations over the batch."""
     clamp: float | None = 256.0
     """Limit of its activations; needed in half precision."""
+    kind: Literal["image", "patch"] = "image"
+    """image: StyleGAN2's, of whole images and of patches whose camera it is told. patch: GRAF's, of
+    patches of 32, 64 or 128 px of which it is told nothing; of the other options it takes
+    channel_max alone."""

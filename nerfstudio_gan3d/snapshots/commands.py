@@ -147,6 +147,7 @@ def _discriminators(
 ) -> list[tuple[DualDiscriminator, dict[str, Tensor]]]:
     """Discriminators with the tensors that the file has for them."""
     networks = snapshot.networks
+    assert isinstance(objective.discriminator, DualDiscriminator)
     found = [(objective.discriminator, networks["D"].state_dict())]
     if isinstance(objective, LabelObjective):
         assert objective.label_discriminator is not None

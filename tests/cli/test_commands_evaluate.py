@@ -40,7 +40,8 @@ def test_figures_of_meshes(
         scene = run.scene(SceneRequest(seed=3 + row, truncation=0.7, label=row))
         mesh = scene_mesh(scene, 16)
         assert mesh is not None
-        qualities.append(mesh_quality(mesh, seen_points(scene, cameras, run.generator.settings)))
+        seen = seen_points(scene, cameras, run.generator.settings)
+        qualities.append(mesh_quality(mesh, seen))
     expected = mesh_figures(qualities)
     assert ALWAYS | {"mesh_chamfer", "mesh_normal_consistency"} <= set(expected)
     assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Counting:
     """Another field, and the number of places that it was asked about."""
 
     field: Field
-    asked: int = field(default=0)
+    asked: int = 0
 
     def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
         self.asked += positions.shape[1]

@@ -14,6 +14,7 @@ from nerfstudio_gan3d.fields.coded import GrafField, UnisurfField
 from nerfstudio_gan3d.fields.decoder import initial_sphere
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.surface_mlp import ColourMlp, GeometryMlp
+from nerfstudio_gan3d.networks.weight_norm import WeightNormLinear
 
 CODE = 8
 
@@ -98,6 +99,7 @@ def test_a_code_that_reaches_the_geometry_destroys_the_sphere() -> None:
             weight[:, -128:] = torch.randn(len(weight), 128) * math.sqrt(2 / 64)
             layer.weight_v.copy_(weight)
             layer.weight_g.copy_(weight.norm(dim=1, keepdim=True))
+    assert isinstance(geometry.lin0, WeightNormLinear)
     assert geometry.lin0.weight.shape[1] == encoded + 128
     with torch.no_grad():
         added = geometry.prepare(torch.randn(1, 128))

@@ -83,7 +83,7 @@ def test_lookup_has_right_gradients() -> None:
 def tiny(
     ball: bool = True, conventions: Conventions = "corrected", axes: PlaneAxes = "auto"
 ) -> TriPlane:
-    return TriPlane(W, 3, 8, 4, 64, 8, 8, conventions, ball, axes)
+    return TriPlane(W, 3, 8, 4, 64, 8, 8, conventions, initial_ball if ball else None, axes)
 
 
 def test_untrained_field_is_the_ball_alone() -> None:
@@ -91,7 +91,7 @@ def test_untrained_field_is_the_ball_alone() -> None:
     positions = torch.rand(2, 9, 3) - 0.5
     samples = field.query(field.prepare(torch.randn(2, field.num_ws, W)), positions)
     torch.testing.assert_close(samples.raw_density, initial_ball(positions))
-    plain = tiny(initial_density=None)
+    plain = tiny(ball=False)
     samples = plain.query(plain.prepare(torch.randn(2, plain.num_ws, W)), positions)
     assert (samples.raw_density == 0).all()
 

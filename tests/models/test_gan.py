@@ -15,6 +15,7 @@ from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_256, ballgan_tiny
 from nerfstudio_gan3d.models.checks import fit_to_cameras, validate, validate_batch
 from nerfstudio_gan3d.models.eg3d import eg3d, eg3d_256, eg3d_tiny
 from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from tests.models.tiny import images, labels, make_model, model_config, upsampled_config
 
 PRESETS = (ballgan, ballgan_256, ballgan_tiny, eg3d, eg3d_256, eg3d_tiny)
@@ -284,6 +285,7 @@ def test_camera_noise_and_clamp_reach_the_discriminator() -> None:
     config.discriminator.clamp = None
     config.losses.camera = 1.0
     critic = make_model(config).objective.discriminator
+    assert isinstance(critic, DualDiscriminator)
     assert critic.disc_c_noise == 0.25
     assert critic.b4.camera is not None
     assert math.isclose(critic.mbstd_group, config.discriminator.minibatch_group)

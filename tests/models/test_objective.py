@@ -360,6 +360,7 @@ def test_running_mean_of_latents_is_updated() -> None:
 def sure_of_reals(objective: Objective) -> None:
     """Makes every logit 1: the last layer gives the label's own direction, scaled."""
     critic = objective.discriminator
+    assert isinstance(critic, DualDiscriminator)
     with torch.no_grad():
         critic.b4.out.weight.zero_()
         critic.b4.out.bias.fill_(1)

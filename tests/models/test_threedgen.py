@@ -13,6 +13,7 @@ import yaml
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
+from nerfstudio_gan3d.fields.coded import UnisurfField
 from nerfstudio_gan3d.losses.surface import normal_smoothness
 from nerfstudio_gan3d.models.checks import validate
 from nerfstudio_gan3d.models.config import (
@@ -24,7 +25,7 @@ from nerfstudio_gan3d.models.config import (
     SurfaceConfig,
 )
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
-from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.models.generator import BoundField, Generator
 from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.models.threedgen import (
@@ -35,6 +36,7 @@ from nerfstudio_gan3d.models.threedgen import (
     threedgen_tiny,
 )
 from nerfstudio_gan3d.networks.patch_discriminator import PatchDiscriminator
+from nerfstudio_gan3d.networks.weight_norm import WeightNormLinear
 from nerfstudio_gan3d.scene import Condition
 from nerfstudio_gan3d.training.ema import update_ema
 from tests.models.tiny import field_config, images, labels, make_model, model_config
@@ -102,7 +104,11 @@ def test_codes_learn_from_zero_columns() -> None:
     torch.manual_seed(2)
     generator = make_generator(config)
     sum(step(config, generator).values()).backward()  # type: ignore[union-attr]
-    first = generator.field.geometry.lin0.weight_v  # type: ignore[union-attr]
+    assert isinstance(generator.field, UnisurfField)
+    layer = generator.field.geometry.lin0
+    assert isinstance(layer, WeightNormLinear)
+    first = layer.weight_v
+    assert first.grad is not None
     assert first[:, -8:].abs().max() == 0
     assert first.grad[:, -8:].abs().max() > 0
 
@@ -124,6 +130,7 @@ def test_the_schedule_of_slope_and_shell() -> None:
         generator.set_training_share(share)
         scene = generator.scene(generator.map(Condition(z, z)))
         assert scene.shell == pytest.approx(shell)
+        assert isinstance(scene.field, BoundField)
         assert scene.field.slope == pytest.approx(slope)
         assert scene.volume == "occupancy"
 

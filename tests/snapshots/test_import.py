@@ -12,6 +12,7 @@ import torch
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels, pixel_rays
 from nerfstudio_gan3d.cli import main
 from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.rendering.renderer import Jitter, RenderSettings, render
 from nerfstudio_gan3d.run import Run, load_run
 from nerfstudio_gan3d.scene import Condition
@@ -95,6 +96,7 @@ def test_both_generators_and_the_discriminator_arrive(tmp_path: Path) -> None:
             if name != "superresolution.resample_filter":
                 assert torch.equal(own.state_dict()[name], value), name
     own = model.objective.discriminator
+    assert isinstance(own, DualDiscriminator)
     assert own.b4.group_size == 2
     pair = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 3, NEURAL, NEURAL)
     judge.b4.group_size = 2

@@ -21,6 +21,7 @@ from nerfstudio_gan3d.data.palettes import OFFICIAL_COLOURS, SEG2CAT_CLASSES
 from nerfstudio_gan3d.latents import STORED_MAPS
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_objective import LabelObjective
+from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from nerfstudio_gan3d.rendering.renderer import Jitter, render
 from nerfstudio_gan3d.run import Run, load_run
@@ -151,7 +152,7 @@ def test_both_generators_and_both_discriminators_arrive(tmp_path: Path) -> None:
     assert isinstance(model.objective, LabelObjective)
     found = model.objective.discriminator, model.objective.label_discriminator
     for own, given, channels in zip(found, judges, (3, 6), strict=True):
-        assert own is not None
+        assert isinstance(own, DualDiscriminator)
         assert own.b4.group_size == 2
         given.b4.group_size = 2
         pair = torch.randn(2, channels, SIZE, SIZE), torch.randn(2, channels, NEURAL, NEURAL)
