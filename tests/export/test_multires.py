@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -128,10 +129,11 @@ def test_what_has_no_surface_or_no_number_is_refused():
             odd = ((positions[..., :1] * 40).frac().abs() - 0.5).abs() < 0.1
             return FieldSamples(raw.masked_fill(odd, float("nan")), positions)
 
-    for shape, level, sentence in (
+    cases: tuple[tuple[Field, float | Literal["auto"], str], ...] = (
         (Holed(), SURFACE, "not finite everywhere"),
         (Balls(slope=10), 1e6, r"reaches the level 1e\+06; the highest is 3\.049"),
         (Full(raw=-5.0), "auto", "no ray through it becomes half opaque"),
-    ):
+    )
+    for shape, level, sentence in cases:
         with pytest.raises(ValueError, match=sentence):
             extract_mesh(Scene(shape, Bounds(), 1), 160, level)

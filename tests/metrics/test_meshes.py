@@ -61,8 +61,9 @@ def test_cameras_stand_around_above_and_below() -> None:
     azimuth, elevation, radius = camera_angles(
         mesh_cameras(2.5, 1.2, (0.1, 0.2, 0.3)), (0.1, 0.2, 0.3)
     )
-    around = azimuth[:6].rad2deg().sort().values
-    assert around.tolist() == pytest.approx([-120, -60, 0, 60, 120, 180], abs=1e-3)
+    # Half a turn either way is the same place.
+    around = (azimuth[:6].rad2deg() + 1) % 360
+    assert around.tolist() == pytest.approx([1, 61, 121, 181, 241, 301], abs=1e-3)
     assert elevation.rad2deg().tolist() == pytest.approx([20] * 6 + [70, -70], abs=1e-3)
     assert radius.tolist() == pytest.approx([2.5] * 8)
     assert mesh_cameras(2.5, 1.2)[:, 16].tolist() == pytest.approx([1.2] * 8)
@@ -147,15 +148,18 @@ def test_two_spheres_and_a_hole() -> None:
     both = trimesh.util.concatenate([small, large])
     assert isinstance(both, trimesh.Trimesh)
     found = mesh_quality(both, NOTHING)
-    assert found == MeshQuality(True, 2, pytest.approx(0.9), None, None)
+    assert (found.watertight, found.components) == (True, 2)
+    assert found.largest_share == pytest.approx(0.9)
+    assert (found.chamfer, found.normal_consistency) == (None, None)
     np.testing.assert_allclose(component_areas(both), [large.area, small.area])
     large.update_faces(np.arange(len(large.faces)) > 0)
     assert mesh_quality(large, NOTHING) == MeshQuality(False, 1, 1.0)
 
 
 def test_a_scene_of_two_balls() -> None:
-    two = Balls(((-0.15, 0.0, 0.0), (0.3, 0.0, 0.0)), (0.24, 0.12))
-    mesh = scene_mesh(scene_of(two), 40)
+    centers = ((-0.15, 0.0, 0.0), (0.3, 0.0, 0.0))
+    two = Balls(centers, (0.24, 0.12), surface_raw=0.0)
+    mesh = scene_mesh(Scene(two, Bounds(), 1, volume="occupancy"), 40)
     assert mesh is not None
     found = mesh_quality(mesh, NOTHING)
     assert (found.watertight, found.components) == (True, 2)
@@ -182,14 +186,15 @@ def test_seen_points_lie_on_the_surface() -> None:
     assert len(found.positions) / (8 * 24 * 24) == pytest.approx(share, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", ["surface", "density"])
-def test_the_mesh_of_a_scene_lies_where_images_show_it(kind: str) -> None:
+# A ray through this density is half opaque after 0.019 only, a fortieth of the ball.
+@pytest.mark.parametrize(("kind", "most"), [("surface", 0.006), ("density", 0.012)])
+def test_the_mesh_of_a_scene_lies_where_images_show_it(kind: str, most: float) -> None:
     scene = solid() if kind == "surface" else scene_of(Balls(radii=(RADIUS,), slope=4000.0))
     mesh = scene_mesh(scene, 32)
     assert mesh is not None
     found = mesh_quality(mesh, seen_points(scene, CAMERAS, RenderSettings(), 16))
     assert found.chamfer is not None
-    assert found.chamfer < 0.006
+    assert found.chamfer < most
     assert found.normal_consistency == pytest.approx(1.0, abs=0.002)
 
 
