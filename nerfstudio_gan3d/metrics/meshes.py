@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
@@ -150,14 +150,16 @@ def nearest_on_mesh(mesh: trimesh.Trimesh, points: Float[np.ndarray, "n 3"]) -> 
     triangles = np.asarray(mesh.triangles, np.float64)[solid]
     centers = triangles.mean(axis=1)
     reach = float(np.linalg.norm(triangles - centers[:, None], axis=2).max())
-    tree = cKDTree(centers)
+    tree = KDTree(centers)
     distances, faces = np.zeros(len(points)), np.zeros(len(points), np.int64)
     rest, count = np.arange(len(points)), min(_CANDIDATES, len(solid))
     while len(rest):
         left = []
         step = max(_PAIRS_AT_ONCE // count, 1)
         for rows in (rest[start : start + step] for start in range(0, len(rest), step)):
-            apart, candidates = tree.query(points[rows], k=np.arange(1, count + 1))
+            # With one candidate the second axis would be left out.
+            found = tree.query(points[rows], k=count)
+            apart, candidates = (np.reshape(part, (len(rows), count)) for part in found)
             best, chosen = _nearest_of(triangles, candidates, points[rows])
             distances[rows], faces[rows] = best, solid[chosen]
             if count < len(solid):
