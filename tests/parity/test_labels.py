@@ -193,7 +193,7 @@ def test_planes(case: Case) -> None:
     case.need("planes_sub")
     field = case.scene.field
     assert isinstance(field, BoundField)
-    close(case.sub(field.prepared.flatten(1, 2), "planes_sub"), case["planes_sub"])
+    close(case.sub(field.prepared.planes.flatten(1, 2), "planes_sub"), case["planes_sub"])
 
 
 def test_points(case: Case) -> None:
