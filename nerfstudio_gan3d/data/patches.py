@@ -5,23 +5,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-
-
-class Patches(Protocol):
-    """What a discriminator sees of each image of a batch."""
-
-    def labels(self, labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
-        """Cameras that see the patches, and nothing else."""
-        ...
-
-    def images(self, images: Float[Tensor, "b c h h"]) -> Float[Tensor, "b c p p"]:
-        """The patches of full images."""
-        ...
 
 
 @dataclass(frozen=True)

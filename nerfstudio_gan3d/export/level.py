@@ -18,6 +18,10 @@ LONGEST_RAY = 128
 """Cells of the longest rays that levels are compared on."""
 
 
+class NoSurfaceError(ValueError):
+    """A Scene has no surface at the level that was asked for, or at any."""
+
+
 @dataclass(frozen=True)
 class Level:
     """Which surface of a Scene a mesh is."""
@@ -55,7 +59,7 @@ def surface_level(grid: DensityGrid, level: float | Literal["auto"]) -> Level:
             reached = float(highest.double().sigmoid())
         else:
             reached = float(activate_density(highest.double(), grid.density_scale))
-        raise ValueError(
+        raise NoSurfaceError(
             f"no {found.volume} of the Scene reaches the level {found.value:.4g}; the highest is "
             f"{reached:.4g}, so choose a lower level"
         )
@@ -105,7 +109,7 @@ def half_opaque_level(
     opaque = sum(int(found.is_opaque.sum()) for found in rays)
     highest = float(density.max())
     if not opaque:
-        raise ValueError(
+        raise NoSurfaceError(
             f"the Scene has no surface: no ray through it becomes half opaque (highest density "
             f"{highest:.3g} per unit); train longer, or choose a density level yourself"
         )

@@ -15,6 +15,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
+from nerfstudio_gan3d.export.level import NoSurfaceError
 from nerfstudio_gan3d.export.mesh import extract_mesh
 from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.rendering.renderer import render
@@ -88,11 +89,10 @@ def scene_mesh(
     scene: Scene, resolution: int, device: torch.device | str = "cpu"
 ) -> trimesh.Trimesh | None:
     """The mesh of one Scene as `gan3d mesh` extracts it, all parts kept, without colours; None for
-    a Scene without surface."""
+    a Scene without surface. Raises ValueError for densities that are not finite."""
     try:
         mesh = extract_mesh(scene, resolution, color="none", device=device, normals="faces")
-    except ValueError:
-        # Of what `extract_mesh` refuses, only a missing surface is left with these options.
+    except NoSurfaceError:
         return None
     return mesh if len(mesh.faces) else None
 

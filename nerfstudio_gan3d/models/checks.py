@@ -197,6 +197,11 @@ def _validate_surface(config: GanModelConfig) -> None:
             f"model.field.surface.slope = {surface.slope} and slope_final = {surface.slope_final}: "
             "both must be positive"
         )
+    if surface.grow_share > 0 and not (occupancy and config.representation == "hashgrid"):
+        raise ValueError(
+            f"model.field.surface.grow_share = {surface.grow_share}: levels grow in surfaces of "
+            "representation hashgrid alone; set it to 0"
+        )
     for name in ("shell_share", "grow_share"):
         if not 0 <= getattr(surface, name) <= 1:
             raise ValueError(

@@ -164,7 +164,10 @@ def reference_shell_samples(
 ) -> Float[Tensor, "b r s"]:
     """UNISURF's own samples without jitter: both ends of each stretch belong to it, rays start at
     the camera, and the samples before the shell are left out if any shell reaches the camera (then
-    s is ``inside``)."""
+    s is ``inside``).
+
+    It is what expected outputs of the official implementation are compared with; `render` takes
+    `shell_samples`."""
 
     def spread(start: Tensor, end: Tensor, count: int) -> Tensor:
         place = torch.linspace(0, 1, count, device=start.device, dtype=start.dtype)

@@ -232,3 +232,8 @@ def test_impossible_options_are_refused() -> None:
         with pytest.raises(ValueError, match=f"mesh_resolution is {resolution}; .* 8 and 512"):
             EvaluationConfig(mesh_resolution=resolution).validate()
     EvaluationConfig(mesh_samples=3, mesh_resolution=512).validate()
+
+
+def test_a_diverged_scene_is_an_error_and_no_empty_mesh() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        scene_mesh(Scene(Full(raw=float("nan")), Bounds(), 1), 16)

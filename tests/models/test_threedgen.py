@@ -292,6 +292,7 @@ def with_field(representation: str = "triplane", **changes: Any) -> GanModelConf
         (changed(losses=LossConfig(normal_points=0)), "normal_points = 0"),
         (with_field("unisurf", mlp=replace(MLP, octaves=3)), "hidden_dim = 16: .* exceed 21"),
         (with_field(surface=SurfaceConfig(shell_share=1.5)), "shell_share = 1.5"),
+        (with_field(surface=SurfaceConfig(grow_share=0.5)), "grow_share = 0.5: .* hashgrid alone"),
         (
             with_field("hashgrid", volume="density"),
             "normal_smoothness = 1.0: a density has no surface",

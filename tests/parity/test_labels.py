@@ -58,7 +58,8 @@ class Case:
         return self.fixture[name]
 
     def need(self, *names: str) -> None:
-        """Skips a test of arrays that this fixture does not hold."""
+        """Skips a test of arrays that a fixture from elsewhere does not hold; those beside this
+        file hold all."""
         missing = [name for name in names if name not in self.fixture.tensors]
         if missing:
             pytest.skip(f"the fixture does not hold {', '.join(missing)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -11,14 +12,14 @@ from nerfstudio_gan3d.scene import FieldSamples
 
 
 @dataclass(frozen=True)
-class Surface:
+class Surface(ABC):
     """Base: logit ``-slope f``, colour by position."""
 
     slope: float = 40.0
 
+    @abstractmethod
     def distance(self, positions: Tensor) -> Tensor:
         """Signed distance f."""
-        raise NotImplementedError
 
     def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
         return FieldSamples(self.raw_density(positions), positions.clamp(-0.5, 0.5) + 0.5)
