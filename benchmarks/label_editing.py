@@ -45,7 +45,9 @@ PLACES = ((0.5, 0.5), (0.45, 0.45), (0.55, 0.5), (0.5, 0.45), (0.45, 0.55), (0.5
 def load(path: Path | None) -> GanModel:
     """The model of a training run, or an untrained one with two halves as its label maps."""
     if path is not None:
-        return load_run(path).model
+        model = load_run(path).model
+        assert isinstance(model, GanModel)
+        return model
     config = fit_to_cars(pix2pix3d_tiny())
     config.labels.classes = 6
     config.labels.palette = tuple((40 * i, 0, 0) for i in range(6))

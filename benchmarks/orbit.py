@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.eg3d import eg3d
 from nerfstudio_gan3d.models.gan import make_generator
-from nerfstudio_gan3d.models.generator import BoundField
 from nerfstudio_gan3d.rendering.occupancy import build_occupancy, render_occupied
 from nerfstudio_gan3d.rendering.renderer import render
 from nerfstudio_gan3d.scene import Condition, FieldSamples

@@ -18,7 +18,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from nerfstudio_gan3d.cameras import PosePrior
 from nerfstudio_gan3d.data.dataset import ImageSet
-from nerfstudio_gan3d.data.input_dataset import make_outputs
+from nerfstudio_gan3d.data.input_dataset import set_outputs
 from nerfstudio_gan3d.data.paths import AbsoluteData
 from nerfstudio_gan3d.data.sample_data import bundled_cars
 
@@ -76,20 +76,7 @@ class Gan3dImages(DataParser):
         if labels is None:
             generator = torch.Generator().manual_seed(0)
             labels = self.config.prior.sample(len(images), generator)
-        paths = images.image_paths()
-        return make_outputs(
-            labels[indices],
-            images.size,
-            [paths[i] for i in indices],
-            {
-                "path": str(images.path),
-                "indices": indices,
-                "size": images.size,
-                "has_labels": images.labels is not None,
-                "classes": images.classes,
-                "palette": images.palette,
-            },
-        )
+        return set_outputs(images, labels, indices)
 
 
 def split_images(

@@ -148,20 +148,23 @@ def mirror_labels(labels: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"]:
 
 
 def pixel_rays(
-    labels: Float[Tensor, "b 25"], height: int, width: int
+    labels: Float[Tensor, "b 25"], height: int, width: int, to_border: bool = False
 ) -> tuple[Float[Tensor, "b r 3"], Float[Tensor, "b r 3"]]:
     """Origins and unit directions of the rays through all pixel centres, row by row (r = height *
     width).
 
     For a pixel (u, v) in image units, the camera-space point is
-    ``((u - cx + cy s / fy - s v / fy) / fx, (v - cy) / fy, 1)`` (s is the skew).
+    ``((u - cx + cy s / fy - s v / fy) / fx, (v - cy) / fy, 1)`` (s is the skew). ``to_border``
+    sends the outermost pixels' rays through the image's border and the others evenly between, as
+    G3DR's published code does.
     """
     cam2world, intrinsics = split_labels(labels)
-    v, u = torch.meshgrid(
-        (torch.arange(height, device=labels.device, dtype=labels.dtype) + 0.5) / height,
-        (torch.arange(width, device=labels.device, dtype=labels.dtype) + 0.5) / width,
-        indexing="ij",
-    )
+    sides = [torch.arange(n, device=labels.device, dtype=labels.dtype) for n in (height, width)]
+    if to_border:
+        sides = [side / max(len(side) - 1, 1) for side in sides]
+    else:
+        sides = [(side + 0.5) / len(side) for side in sides]
+    v, u = torch.meshgrid(*sides, indexing="ij")
     u, v = u.reshape(1, -1), v.reshape(1, -1)
     fx, fy = intrinsics[:, 0, 0, None], intrinsics[:, 1, 1, None]
     cx, cy, skew = intrinsics[:, 0, 2, None], intrinsics[:, 1, 2, None], intrinsics[:, 0, 1, None]

@@ -23,7 +23,9 @@ from nerfstudio_gan3d.cli_options import (
     ImportOptions,
     PretrainedOptions,
 )
+from nerfstudio_gan3d.data.prepare_options import PrepareOptions
 from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
+from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -42,11 +44,13 @@ class DataCommand:
 
 Command = (
     Annotated[DataCommand, subcommand("data")]
+    | Annotated[PrepareOptions, subcommand("prepare")]
     | Annotated[PretrainedOptions, subcommand("pretrained")]
     | Annotated[ImportOptions, subcommand("import")]
     | Annotated[DemoOptions, subcommand("demo")]
     | Annotated[SampleOptions, subcommand("sample")]
     | Annotated[MeshOptions, subcommand("mesh")]
+    | Annotated[ReconstructOptions, subcommand("reconstruct")]
     | Annotated[EvaluateOptions, subcommand("evaluate")]
 )
 
@@ -72,6 +76,13 @@ def _data(options: DataCommand) -> str:
     from nerfstudio_gan3d.data.commands import data_check
 
     return data_check(chosen.directory, histogram=chosen.histogram, num_classes=chosen.num_classes)
+
+
+def _prepare(options: PrepareOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.data.prepare import prepare
+
+    return prepare(options)
 
 
 def _pretrained(options: PretrainedOptions) -> str:
@@ -108,6 +119,13 @@ def _mesh(options: MeshOptions) -> str:
     return mesh(options)
 
 
+def _reconstruct(options: ReconstructOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.export.reconstruct import reconstruct
+
+    return reconstruct(options)
+
+
 def _evaluate(options: EvaluateOptions) -> str:
     options.validate()
     from nerfstudio_gan3d.metrics.commands import evaluate
@@ -117,11 +135,13 @@ def _evaluate(options: EvaluateOptions) -> str:
 
 _RUN: dict[type, Callable[[Any], str | None]] = {
     DataCommand: _data,
+    PrepareOptions: _prepare,
     PretrainedOptions: _pretrained,
     ImportOptions: _import,
     DemoOptions: _demo,
     SampleOptions: _sample,
     MeshOptions: _mesh,
+    ReconstructOptions: _reconstruct,
     EvaluateOptions: _evaluate,
 }
 

@@ -84,7 +84,7 @@ class DataCarsOptions:
 class PretrainedOptions:
     """Unpack a bundled checkpoint, ready for ns-viewer, ns-render, ns-export and gan3d mesh."""
 
-    name: Positional[Literal["ballgan-cars64", "pix2pix3d-cars64"]]
+    name: Positional[Literal["ballgan-cars64", "pix2pix3d-cars64", "3dgen-cars64"]]
     """Name of the checkpoint."""
     directory: Positional[Path]
     """Folder to write config.yml and the checkpoint to."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE
+from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.networks.codes import CodeMapping
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork, encode_labels
 from nerfstudio_gan3d.scene import Condition
@@ -18,6 +19,7 @@ from nerfstudio_gan3d.scene import Condition
 if TYPE_CHECKING:
     from nerfstudio_gan3d.models.config import LabelConfig
     from nerfstudio_gan3d.models.generator import Generator, Latents
+    from nerfstudio_gan3d.models.scene_generator import SceneGenerator
 
 
 def seed_latent(seed: int, z_dim: int, stream: int = 0) -> Float[Tensor, "1 z"]:
@@ -115,6 +117,8 @@ class SceneRequest:
     appearance_interpolation: float | None = None
     """Place of the appearance code between its seed (0) and the other one (1); None follows
     `interpolation`."""
+    image: int | ImageView = 0
+    """Image with depth of generators that take one: number of a kept one, or one of one's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +128,9 @@ class Appearance:
     w: Float[Tensor, "1 w_dim"]
 
 
-def has_codes(generator: Generator) -> bool:
+def has_codes(generator: SceneGenerator) -> bool:
     """Whether z is a shape code and an appearance code, so that each can have a seed of its own."""
-    return isinstance(generator.mapping, CodeMapping)
+    return isinstance(getattr(generator, "mapping", None), CodeMapping)
 
 
 def make_condition(
@@ -142,7 +146,7 @@ def make_condition(
     ``camera_label`` is the pose of the label maps where there are any. ``appearance_seeds`` decide
     the appearance code; raises ValueError for them if the generator has none.
     """
-    device = generator.mapping.w_avg.device
+    device = generator.device
     size = generator.latent.z_dim
     z = torch.cat([seed_latent(seed, size) for seed in seeds]).to(device)
     if appearance_seeds is not None:
@@ -175,7 +179,7 @@ def request_latents(
     code that the generator does not have, or a map that is not kept.
     """
     _check_codes(generator, request)
-    device = generator.mapping.w_avg.device
+    device = generator.device
     pose = None
     if request.camera_label is not None:
         pose = torch.tensor([request.camera_label], device=device)

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
+from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
 from nerfstudio_gan3d.training.checkpoints import (
@@ -47,6 +47,7 @@ LICENCE = "Apache-2.0"
 GENERATOR = "generator."
 DATA = "datamanager."
 LABELS = "label_store."
+IMAGES = "image_store."
 SMALL = 1024
 """Tensors with fewer elements stay in full precision: they weigh nothing, and biases and means
 matter."""
@@ -105,12 +106,13 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
     model = fresh_model(config)
     try:
         check_fits(model.generator, generator)
-        _load_label_store(model, _with_prefix(tensors, LABELS))
+        _load_store(model.label_store, _with_prefix(tensors, LABELS))
+        _load_store(model.image_store, _with_prefix(tensors, IMAGES))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     model.generator.load_state_dict(generator)
     model.generator_ema.load_state_dict(generator)
-    model.objective.images_seen.fill_(header["images_seen"])
+    model.images_seen.fill_(header["images_seen"])
     state = {f"{MODEL_PREFIX}{name}": value for name, value in model.state_dict().items()}
     state |= {DATA + name: value for name, value in _with_prefix(tensors, DATA).items()}
     write_run(config, {"step": header["step"], "pipeline": state, "inference_only": True})
@@ -155,13 +157,16 @@ def bundle(
         GENERATOR + name: _halved(value) for name, value in opened.generator.state_dict().items()
     }
     tensors |= {name: value for name, value in saved.items() if name.startswith(DATA)}
-    if opened.model.label_store is not None:
-        kept = opened.model.label_store.state_dict()
-        tensors |= {LABELS + name: value for name, value in kept.items()}
+    for prefix, store in ((LABELS, opened.model.label_store), (IMAGES, opened.model.image_store)):
+        if store is not None:
+            tensors |= {prefix + name: value for name, value in store.state_dict().items()}
     try:
         measured = None if figures is None else json.loads(figures.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{figures}: not JSON ({error})") from error
+    if isinstance(measured, dict) and "results" in measured:
+        # ns-eval writes them beside the place of the checkpoint, which means nothing elsewhere.
+        measured = measured["results"]
     header = {
         "method": opened.config.method_name,
         "step": opened.step,
@@ -201,11 +206,11 @@ def unpacked_config(
     return config
 
 
-def fresh_model(config: GanTrainerConfig) -> GanModel:
+def fresh_model(config: GanTrainerConfig) -> SceneModel[Any, Any, Any]:
     """The untrained model of a configuration; its seed decides, whatever was drawn before."""
     settings = config.pipeline.model
-    assert isinstance(settings, GanModelConfig)
-    box = torch.tensor(settings.field.box) / 2
+    assert isinstance(settings, SceneModelConfig)
+    box = torch.tensor(settings.box) / 2
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.machine.seed)
         return settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
@@ -224,12 +229,12 @@ def write_run(config: UnpackedRunConfig, checkpoint: Mapping[str, Any]) -> None:
         temporary.write_text(yaml.dump(config), encoding="utf-8")
 
 
-def _load_label_store(model: GanModel, maps: Mapping[str, Tensor]) -> None:
-    """Raises ValueError unless these are the label maps of the model, or none for one without."""
-    store = model.label_store
-    check_fits(torch.nn.Module() if store is None else store, maps)
+def _load_store(store: torch.nn.Module | None, kept: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless these are what a model keeps of a data set, or nothing for one
+    without."""
+    check_fits(torch.nn.Module() if store is None else store, kept)
     if store is not None:
-        store.load_state_dict(maps)
+        store.load_state_dict(kept)
 
 
 def _halved(value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -21,11 +22,10 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.data.label_maps import read_label_file
 from nerfstudio_gan3d.export.options import PictureOutput
-from nerfstudio_gan3d.latents import LabelView, SceneRequest, request_latents
+from nerfstudio_gan3d.latents import LabelView, SceneRequest
 from nerfstudio_gan3d.models.config import LabelConfig
-from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
-from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
+from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.training.checkpoints import CheckpointError, check_fits, newest_whole
 from nerfstudio_gan3d.viewer.label_files import saved_pose
@@ -42,7 +42,7 @@ class Run:
     """Folder with config.yml."""
     config: TrainerConfig
     """What config.yml says."""
-    model: GanModel
+    model: SceneModel[Any, Any, Any]
     """The nerfstudio model with the checkpoint's weights, in evaluation mode."""
     checkpoint: Path
     """The checkpoint file that was loaded."""
@@ -50,32 +50,31 @@ class Run:
     """Training step after which it was saved."""
 
     @property
-    def settings(self) -> GanModelConfig:
-        """The model's part of the configuration."""
+    def settings(self) -> Any:
+        """The model's part of the configuration: a `SceneModelConfig` of the run's method."""
         return self.model.config
 
     @property
-    def generator(self) -> Generator:
-        """The moving average of the generator's weights, which is what a user sees."""
+    def generator(self) -> Any:
+        """The moving average of the generator's weights, which is what a user sees: a
+        `SceneGenerator` of the run's method."""
         return self.model.generator_ema
 
     @property
     def device(self) -> torch.device:
         """Where the generator is."""
-        return self.generator.mapping.w_avg.device
+        return self.generator.device
 
     @property
     def images_seen(self) -> int:
         """Real images that the discriminator saw before the checkpoint."""
-        return int(self.model.objective.images_seen)
+        return int(self.model.images_seen)
 
     @torch.no_grad()
     def scene(self, request: SceneRequest | None = None) -> Scene:
-        """The Scene of a request (seed 0 by default); raises ValueError for levels or label maps
-        that the model does not have."""
-        return self.generator.scene(
-            request_latents(self.generator, request or SceneRequest(), self.model.label_store)
-        )
+        """The Scene of a request (seed 0, or image 0, by default); raises ValueError for levels,
+        label maps or images that the model does not have."""
+        return self.model.make_scene(request or SceneRequest())
 
     def labels(self, asked: str = "labels") -> LabelConfig:
         """What the label maps of a labelled model hold.
@@ -219,8 +218,8 @@ def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
     inside = folder / config.relative_model_dir.name
     found = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
     settings = config.pipeline.model
-    assert isinstance(settings, GanModelConfig)
-    box = torch.tensor(settings.field.box) / 2
+    assert isinstance(settings, SceneModelConfig)
+    box = torch.tensor(settings.box) / 2
     model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
     state = {
         name.removeprefix(MODEL_PREFIX): value
@@ -263,7 +262,7 @@ def read_config(path: Path) -> TrainerConfig:
             f"{path}: not a configuration that this version can read ({reason})"
         ) from error
     if not isinstance(config, TrainerConfig) or not isinstance(
-        getattr(config.pipeline, "model", None), GanModelConfig
+        getattr(config.pipeline, "model", None), SceneModelConfig
     ):
         raise ValueError(f"{path}: not the configuration of a gan3d method")
     return config

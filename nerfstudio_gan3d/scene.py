@@ -31,6 +31,17 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class ImageCondition:
+    """What a Scene is made from where it is made from one image with depth (G3DR)."""
+
+    image: Float[Tensor, "b 3 h w"]
+    """The image, in [-1, 1]."""
+    distance: Float[Tensor, "b 1 h w"]
+    """Distance of what each pixel shows from the camera, along the pixel's ray, object-world
+    units."""
+
+
+@dataclass(frozen=True)
 class FieldSamples:
     """What a Field holds at N points of each of B Scenes."""
 

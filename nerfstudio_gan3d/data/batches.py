@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import PosePrior, mirror_labels
 from nerfstudio_gan3d.data.dataset import ImageSet
+from nerfstudio_gan3d.data.depth import DEPTH_RANGE, check_depth, read_distance
 from nerfstudio_gan3d.data.label_maps import (
     LabelKind,
     check_label_maps,
@@ -38,6 +39,16 @@ class RealBatch(TypedDict):
     label_map: Tensor | None
     """uint8 ``[B, 1, R, R]``: class ids, or drawings (0 line, 255 paper); None when none are
     read."""
+    depth: Tensor | None
+    """float32 ``[B, 1, R, R]``: distance along the ray of each pixel in object-world units, 0 is
+    background; None when none is read."""
+
+
+class _Read(NamedTuple):
+    """What is read of one image."""
+
+    pixels: UInt8[np.ndarray, "r r channels"]
+    distance: Float32[np.ndarray, "r r"] | None
 
 
 class ImageBatches:
@@ -46,12 +57,12 @@ class ImageBatches:
     Every image comes once an epoch (all ranks together), in an order that depends on the seed and
     the epoch alone; a batch may span two epochs. So a resumed run sees what the uninterrupted one
     would have seen. With ``mirror`` each image is flipped with probability one half, drawn anew
-    every epoch, and its camera and label map are mirrored with it; in a map of class ids the pairs
-    of `ImageSet.mirror_classes` change places.
+    every epoch, and its camera, label map and depth are mirrored with it; in a map of class ids the
+    pairs of `ImageSet.mirror_classes` change places.
 
-    When the resized set fits into ``cache_megabytes`` it is kept as uint8 and each file is decoded
-    once. Otherwise files are decoded at each use. Either way ``workers`` threads work on the
-    following steps while the caller trains on this one.
+    When the resized set fits into ``cache_megabytes`` it is kept, images as uint8 and depth as
+    float32, and each file is decoded once. Otherwise files are decoded at each use. Either way
+    ``workers`` threads work on the following steps while the caller trains on this one.
 
     Args:
         image_set: the images.
@@ -67,10 +78,12 @@ class ImageBatches:
         prior: where `sample_labels` draws from when the set has no labels.
         label_kind: how to read label maps; "none" reads none.
         num_classes: class ids must be smaller; None takes the classes of the set.
+        with_depth: whether to read depth; see `nerfstudio_gan3d.data.depth.read_distance`.
+        depth_range: distances of the nearest and the farthest point, for relative depth.
 
     Raises:
         ValueError: an argument out of range.
-        DataError: the set has no label maps of the asked kind.
+        DataError: the set has no label maps of the asked kind, or no depth that is asked for.
     """
 
     def __init__(
@@ -88,6 +101,8 @@ class ImageBatches:
         prior: PosePrior | None = None,
         label_kind: LabelKind = "none",
         num_classes: int | None = None,
+        with_depth: bool = False,
+        depth_range: tuple[float, float] = DEPTH_RANGE,
     ) -> None:
         for name, value in {
             "batch_size": batch_size,
@@ -113,22 +128,29 @@ class ImageBatches:
         self.label_kind: LabelKind = label_kind
         self.num_classes = num_classes
         self.channels = 3 if label_kind == "none" else 4
-        bytes_needed = len(self.indices) * resolution * resolution * self.channels
+        if with_depth:
+            check_depth(image_set, depth_range)
+        self.with_depth, self.depth_range = with_depth, depth_range
+        bytes_of_pixel = self.channels + 4 * with_depth
+        bytes_needed = len(self.indices) * resolution * resolution * bytes_of_pixel
         self.cached = bytes_needed <= cache_megabytes * 1_000_000
         self._start()
 
     def _start(self) -> None:
         self._cache: np.ndarray | None = None
+        self._distances: np.ndarray | None = None
         if self.cached:
             # np.empty costs no memory until an image is written into its place.
             side = self.resolution
             self._cache = np.empty((len(self.indices), side, side, self.channels), np.uint8)
+            if self.with_depth:
+                self._distances = np.empty((len(self.indices), side, side), np.float32)
         pairs = self.image_set.mirror_classes if self.label_kind == "seg" else []
         self._mirror_table = mirror_table(pairs)
         self._filled = np.zeros(len(self.indices), bool)
         self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._pool: ThreadPoolExecutor | None = None
-        self._pending: dict[int, list[Future[np.ndarray]]] = {}
+        self._pending: dict[int, list[Future[_Read]]] = {}
         self._lock = threading.Lock()
 
     def batch(self, step: int) -> RealBatch:
@@ -144,7 +166,8 @@ class ImageBatches:
                     self._pending[other] = self._submit(other)
         places, flips = self.order(step)
         # The label map is a fourth channel, so that it shares cache and mirroring with its image.
-        pixels = np.stack([future.result() for future in wanted])  # [B, R, R, 3 or 4]
+        read = [future.result() for future in wanted]
+        pixels = np.stack([one.pixels for one in read])  # [B, R, R, 3 or 4]
         pixels[flips] = pixels[flips, :, ::-1]
         pixels[flips, ..., 3:] = self._mirror_table[pixels[flips, ..., 3:]]
         planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -154,6 +177,7 @@ class ImageBatches:
             "label": self._labels(index, torch.from_numpy(flips)),
             "index": index,
             "label_map": None if self.label_kind == "none" else planes[:, 3:].contiguous(),
+            "depth": _mirrored([one.distance for one in read], flips) if self.with_depth else None,
         }
 
     def order(self, step: int) -> tuple[Int[np.ndarray, "b"], np.ndarray]:
@@ -220,13 +244,14 @@ class ImageBatches:
         labels = self.image_set.labels[index]
         return torch.where(flips[:, None], mirror_labels(labels), labels)
 
-    def _submit(self, step: int) -> list[Future[np.ndarray]]:
+    def _submit(self, step: int) -> list[Future[_Read]]:
         places, _ = self.order(step)
-        futures: list[Future[np.ndarray]] = []
+        futures: list[Future[_Read]] = []
         for place in places:
             if self._cache is not None and self._filled[place]:
-                future: Future[np.ndarray] = Future()
-                future.set_result(self._cache[place])
+                future: Future[_Read] = Future()
+                distance = None if self._distances is None else self._distances[place]
+                future.set_result(_Read(self._cache[place], distance))
             else:
                 future = self._workers().submit(self._decode, int(place))
             futures.append(future)
@@ -237,7 +262,7 @@ class ImageBatches:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="gan3d-images")
         return self._pool
 
-    def _decode(self, place: int) -> UInt8[np.ndarray, "r r channels"]:
+    def _decode(self, place: int) -> _Read:
         index, side = int(self.indices[place]), self.resolution
         image = resize_image(self.image_set.image(index), side)
         if self.label_kind != "none":
@@ -245,8 +270,22 @@ class ImageBatches:
                 self.image_set, index, self.label_kind, self.num_classes, side
             )
             image = np.concatenate([image, label_map[..., None]], axis=-1)
+        distance = None
+        if self.with_depth:
+            distance = read_distance(self.image_set, index, side, self.depth_range)
         if self._cache is not None:
             # Two threads may decode one image of two steps; both write the same bytes.
             self._cache[place] = image
+            if self._distances is not None:
+                self._distances[place] = distance
             self._filled[place] = True
-        return image
+        return _Read(image, distance)
+
+
+def _mirrored(
+    distances: Sequence[Float32[np.ndarray, "r r"] | None], flips: np.ndarray
+) -> Float32[Tensor, "b 1 r r"]:
+    """Distances of a batch; a mirrored camera sees a mirrored scene at the same distances."""
+    stacked = np.stack([one for one in distances if one is not None])
+    stacked[flips] = stacked[flips, :, ::-1]
+    return torch.from_numpy(stacked)[:, None]

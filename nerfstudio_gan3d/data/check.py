@@ -15,6 +15,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.data.dataset import ImageSet
 from nerfstudio_gan3d.data.errors import DataError
+from nerfstudio_gan3d.data.layout import DepthKind
 from nerfstudio_gan3d.data.meta import MAX_CLASSES, MapKind
 
 __all__ = ["DataError", "PoseRange", "SetSummary", "check_set", "pose_histogram"]
@@ -46,6 +47,7 @@ class SetSummary:
     size: int
     has_masks: bool
     has_depth: bool
+    """Whether there is depth of either kind."""
     has_label_maps: bool
     classes: tuple[str, ...]
     """Names of the classes (meta.json or labels.json); empty when unknown."""
@@ -61,6 +63,11 @@ class SetSummary:
     """Number of different objects (meta.json); None when unknown."""
     poses: PoseRange | None
     """None when the set has no camera labels."""
+    depth_kind: DepthKind = "none"
+    """What the depth files hold."""
+    depth_range: tuple[float, float] | None = None
+    """Smallest and largest depth of the foreground (z-depth, scene units), or of all pixels
+    (relative, 0 to 1); None when there is none."""
 
     def text(self) -> str:
         """The summary as lines of text."""
@@ -69,11 +76,19 @@ class SetSummary:
             f"masks: {_yes(self.has_masks)}   depth: {_yes(self.has_depth)}   "
             f"label maps: {_yes(self.has_label_maps)}",
         ]
+        if self.depth_range is not None:
+            unit = "scene units" if self.depth_kind == "z" else "(relative, 0 is near)"
+            lines.append(f"depth range: {_range(self.depth_range, 4)} {unit}")
         lines.extend(self._about_labels())
         if self.objects is not None:
             lines.append(f"objects: {self.objects}")
         if self.poses is None:
-            return "\n".join([*lines, "camera labels: no (training draws them from a pose prior)"])
+            instead = (
+                "gan3d-rgbd gives every image the same camera"
+                if self.depth_kind == "relative"
+                else "training draws them from a pose prior"
+            )
+            return "\n".join([*lines, f"camera labels: no ({instead})"])
         poses = self.poses
         return "\n".join(
             [
@@ -125,24 +140,25 @@ def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int 
             "classes; leave the number of classes out"
         )
 
-    def check(index: int) -> Int[np.ndarray, "256"]:
+    def check(index: int) -> tuple[Int[np.ndarray, "256"], tuple[float, float] | None]:
         image_set.image(index)
         if image_set.has_masks:
             image_set.mask(index)
-        if image_set.has_depth:
-            image_set.depth(index)
+        extremes = _depth_extremes(image_set, index)
         if not image_set.has_label_maps:
-            return np.zeros(MAX_CLASSES, np.int64)
+            return np.zeros(MAX_CLASSES, np.int64), extremes
         read = image_set.edge_map(index) if edges else image_set.label_map(index, num_classes)
-        return np.bincount(read.ravel(), minlength=MAX_CLASSES)
+        return np.bincount(read.ravel(), minlength=MAX_CLASSES), extremes
 
     with ThreadPoolExecutor(workers) as pool:
         futures = [pool.submit(check, index) for index in range(len(image_set))]
         try:
-            counts = sum((future.result() for future in futures), np.zeros(MAX_CLASSES, np.int64))
+            found = [future.result() for future in futures]
         except DataError:
             pool.shutdown(cancel_futures=True)
             raise
+    counts = sum((one for one, _ in found), np.zeros(MAX_CLASSES, np.int64))
+    depths = [extremes for _, extremes in found if extremes is not None]
     used = [] if edges else np.flatnonzero(counts)
     kind: MapKind = "edge" if edges else "seg"
     return SetSummary(
@@ -150,7 +166,7 @@ def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int 
         count=len(image_set),
         size=image_set.size,
         has_masks=image_set.has_masks,
-        has_depth=image_set.has_depth,
+        has_depth=image_set.depth_kind != "none",
         has_label_maps=image_set.has_label_maps,
         classes=tuple(image_set.classes or ()),
         class_ids=tuple(int(i) for i in used),
@@ -159,7 +175,21 @@ def check_set(image_set: ImageSet, num_classes: int | None = None, workers: int 
         line_share=float(counts[: MAX_CLASSES // 2].sum() / counts.sum()) if edges else None,
         objects=len(set(image_set.objects)) if image_set.objects else None,
         poses=None if image_set.labels is None else pose_range(image_set.labels),
+        depth_kind=image_set.depth_kind,
+        depth_range=(min(d[0] for d in depths), max(d[1] for d in depths)) if depths else None,
     )
+
+
+def _depth_extremes(image_set: ImageSet, index: int) -> tuple[float, float] | None:
+    """Smallest and largest depth of an image; None without depth or foreground."""
+    if image_set.depth_kind == "none":
+        return None
+    if image_set.depth_kind == "relative":
+        depth = image_set.relative_depth(index)
+    else:
+        depth = image_set.depth(index)
+        depth = depth[depth > 0]
+    return (float(depth.min()), float(depth.max())) if depth.size else None
 
 
 def pose_range(labels: Float[Tensor, "n 25"]) -> PoseRange:

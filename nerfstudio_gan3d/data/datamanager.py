@@ -33,6 +33,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import PosePrior, cameras_to_labels
 from nerfstudio_gan3d.data.batches import ImageBatches, RealBatch
 from nerfstudio_gan3d.data.dataset import ImageSet, select_labels
+from nerfstudio_gan3d.data.depth import DEPTH_RANGE, check_depth, read_rgbd
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.input_dataset import (
     KEY,
@@ -80,11 +81,15 @@ class GanDataManagerConfig(AbsoluteData, VanillaDataManagerConfig):
     """Cameras and image size found in a checkpoint whose data set is missing. `ns-render dataset`
     opens a second data manager from this config, which never sees the checkpoint."""
 
-    # The pipeline copies both from the model's configuration.
+    # The pipeline copies these from the model's configuration.
     label_kind: tyro.conf.Suppress[LabelKind] = "none"
     """How label maps are read; "none" reads none."""
     num_classes: tyro.conf.Suppress[int | None] = None
     """Class ids of the label maps must be smaller. None takes the classes of the data set."""
+    with_depth: tyro.conf.Suppress[bool] = False
+    """Whether depth is read."""
+    depth_range: tyro.conf.Suppress[tuple[float, float]] = DEPTH_RANGE
+    """Distances of the nearest and the farthest point where a set has relative depth."""
 
     # The pixels of real images are not compared with rays, so these choose nothing.
     train_num_images_to_sample_from: tyro.conf.Suppress[int] = -1
@@ -113,8 +118,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         resolution: side of the real images in pixels.
 
     Raises:
-        DataError: the data set is missing or has no label maps of the asked kind (training), or
-            it is unusable (always).
+        DataError: the data set is missing, has no label maps of the asked kind, or no depth that
+            is asked for (training), or it is unusable (always).
     """
 
     config: GanDataManagerConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -144,6 +149,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
         if test_mode == "val":
             check_label_maps(self.image_set, config.label_kind, config.num_classes)
+            if config.with_depth:
+                check_depth(self.image_set, config.depth_range)
         labels = cameras_to_labels(self.train_dataset.cameras)
         self.register_buffer("export_labels", select_labels(labels, STORED_CAMERAS))
         self.register_buffer("export_size", torch.tensor(self.resolution))
@@ -174,6 +181,8 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
             prior=_prior(self.config),
             label_kind=self.config.label_kind,
             num_classes=self.config.num_classes,
+            with_depth=self.config.with_depth,
+            depth_range=self.config.depth_range,
         )
 
     def split_indices(self, split: Literal["train", "test"]) -> list[int]:
@@ -197,6 +206,21 @@ class GanDataManager(VanillaDataManager[GanInputDataset]):
         """
         kind, classes = self.config.label_kind, self.config.num_classes
         return read_label_maps(self.image_set, indices, kind, classes, self.resolution)
+
+    def rgbd(
+        self, indices: Sequence[int]
+    ) -> tuple[UInt8[Tensor, "n 3 r r"], Float[Tensor, "n 1 r r"], Float[Tensor, "n 25"]]:
+        """Images of `image_set` at the resolution of training with depth and camera, not mirrored.
+
+        Returns:
+            RGB; distances along the rays in object-world units, where 0 is background; camera
+            labels.
+
+        Raises:
+            DataError: the data set, its depth or its camera labels are missing, or a file cannot
+                be used.
+        """
+        return read_rgbd(self.image_set, indices, self.resolution, self.config.depth_range)
 
     def sample_labels(self, count: int, generator: torch.Generator | int) -> Float[Tensor, "b 25"]:
         """Cameras for generated images, from the training images or the pose prior.

@@ -16,12 +16,13 @@ from nerfstudio_gan3d.data.decode import (
     decode_edge_map,
     decode_label_map,
     decode_mask,
+    decode_relative_depth,
     decode_rgb,
     image_size,
 )
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.labels import parse_labels, validate_labels
-from nerfstudio_gan3d.data.layout import Layout, open_layout
+from nerfstudio_gan3d.data.layout import DepthKind, Layout, open_layout
 from nerfstudio_gan3d.data.meta import (
     MAX_CLASSES,
     META_KEYS,
@@ -34,6 +35,8 @@ from nerfstudio_gan3d.data.meta import (
 )
 
 __all__ = ["DataError", "ImageSet"]
+
+_DEPTH_NAMES = {"z": "z-depth in scene units", "relative": "relative (files NAME_depth.png)"}
 
 
 class ImageSet:
@@ -49,17 +52,23 @@ class ImageSet:
         label_info: what meta.json and labels.json say about the label maps.
         objects: number of the object that each image shows (from meta.json), or None.
 
+    Args:
+        path: of the folder or zip.
+        camera: label of the camera that took every image, for a set that has no labels of its own.
+
     Raises:
         DataError: one sentence with file and value, for everything that a set can have wrong.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, camera: Float[Tensor, "1 25"] | None = None) -> None:
         self._tree: FileTree
         self._layout: Layout
         self._tree, self._layout = open_layout(Path(path))
         self.path: Path = self._tree.path
         self.names: list[str] = list(self._layout.images)
         self.labels: Float[Tensor, "n 25"] | None = self._read_labels()
+        if self.labels is None and camera is not None:
+            self.labels = camera.expand(len(self.names), -1)
         self._read_meta()
 
     def __len__(self) -> int:
@@ -101,8 +110,13 @@ class ImageSet:
 
     @property
     def has_depth(self) -> bool:
-        """Whether there is a depth map for each image."""
-        return "depth" in self._layout.siblings
+        """Whether there is a z-depth map (the tree depth/) for each image."""
+        return self.depth_kind == "z"
+
+    @property
+    def depth_kind(self) -> DepthKind:
+        """What is known about depth: "z" for `depth`, "relative" for `relative_depth`, "none"."""
+        return self._layout.depth_kind
 
     @property
     def has_label_maps(self) -> bool:
@@ -138,7 +152,15 @@ class ImageSet:
 
     def depth(self, index: int) -> Float32[np.ndarray, "h w"]:
         """z-depth along the optical axis in scene units; 0 is background."""
+        self._check_kind("z")
         depth = decode_depth(self._read(index, "depth"), self.file(index, "depth"))
+        self._check_shape(depth, index, "depth")
+        return depth
+
+    def relative_depth(self, index: int) -> Float32[np.ndarray, "h w"]:
+        """Depth on a scale of this image's own: 0 is near, below 1 is far."""
+        self._check_kind("relative")
+        depth = decode_relative_depth(self._read(index, "depth"), self.file(index, "depth"))
         self._check_shape(depth, index, "depth")
         return depth
 
@@ -177,6 +199,14 @@ class ImageSet:
         if kind != "image" and kind not in self._layout.siblings:
             raise DataError(f"{self.path}: the set has no {kind}/ beside its images")
         return self._tree.read(self._file(index, kind))
+
+    def _check_kind(self, wanted: DepthKind) -> None:
+        found = self.depth_kind
+        if found not in (wanted, "none"):
+            raise DataError(
+                f"{self.path}: its depth is {_DEPTH_NAMES[found]}, but {_DEPTH_NAMES[wanted]} is "
+                "asked for; give another set"
+            )
 
     def _check_shape(self, pixels: np.ndarray, index: int, kind: str) -> None:
         height, width = pixels.shape

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nerfstudio_gan3d.data.errors import DataError
 
@@ -17,6 +17,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MAX_SIDE = 8192
 DEPTH_SCALE = 10000.0
 """Depth files hold 16-bit integers: z-depth in scene units times this; 0 is background."""
+RELATIVE_SCALE = 65536.0
+"""Files of relative depth hold 16-bit integers: 0 is near, and this would be far."""
 
 
 def image_size(content: bytes, where: str) -> tuple[int, int]:
@@ -26,7 +28,20 @@ def image_size(content: bytes, where: str) -> tuple[int, int]:
 
 def decode_rgb(content: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
     """RGB of an 8-bit image. Grey and palette images are expanded, transparency lies on white."""
+    return _rgb(_load(content, where), where)
+
+
+def decode_photo(content: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB of a photograph, turned upright as its EXIF orientation says."""
     image = _load(content, where)
+    try:
+        image = ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, struct.error) as error:
+        raise DataError(f"{where}: damaged EXIF data ({error})") from error
+    return _rgb(image, where)
+
+
+def _rgb(image: Image.Image, where: str) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode.startswith("I") or image.mode == "F":
         raise DataError(f"{where}: an image of mode {image.mode}; save it with 8 bits a channel")
     if image.has_transparency_data:
@@ -55,6 +70,20 @@ def decode_depth(content: bytes, where: str) -> Float32[np.ndarray, "h w"]:
             f"{where}: a depth map of mode {image.mode}; expected 16-bit grey, depth times 10000"
         )
     return np.array(image).astype(np.float32) / np.float32(DEPTH_SCALE)
+
+
+def decode_relative_depth(content: bytes, where: str) -> Float32[np.ndarray, "h w"]:
+    """Relative depth of a 16-bit grey image: value / 65536, so 0 (near) to below 1 (far).
+
+    Old Pillow opens such a file with 32 bits a pixel and new Pillow with 16, and the two filter
+    integers differently; whoever resizes has to do it on these floats.
+    """
+    image = _load(content, where)
+    if not image.mode.startswith("I"):
+        raise DataError(
+            f"{where}: a depth map of mode {image.mode}; expected 16-bit grey, small is near"
+        )
+    return np.array(image).astype(np.float32) / np.float32(RELATIVE_SCALE)
 
 
 def decode_label_map(content: bytes, where: str) -> UInt8[np.ndarray, "h w"]:

@@ -28,7 +28,11 @@ KEY = "gan3d"
 
 
 def make_outputs(
-    labels: Tensor, size: int, filenames: list[Path], metadata: dict[str, Any]
+    labels: Tensor,
+    size: int,
+    filenames: list[Path],
+    metadata: dict[str, Any],
+    half_side: float = 0.5,
 ) -> DataparserOutputs:
     """Data parser outputs of square images.
 
@@ -38,16 +42,42 @@ def make_outputs(
         filenames: of the images; a zip's member follows the zip's path, and nerfstudio must not
             open it.
         metadata: plain values, found under `KEY` afterwards.
+        half_side: of the box in which objects lie, about the origin. By convention of camera labels
+            they fill [-0.5, 0.5]^3.
     """
-    # Objects of camera labels lie in [-0.5, 0.5]^3 by convention. Only `ns-export tsdf` without
-    # its own box reads this; the box that is rendered belongs to the model.
-    box = torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5]])
+    # Only `ns-export tsdf` without its own box reads this; the box that is rendered belongs to the
+    # model.
+    box = half_side * torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
     return DataparserOutputs(
         image_filenames=filenames,
         cameras=labels_to_cameras(labels, size, size),
         scene_box=SceneBox(aabb=box),
         metadata={KEY: metadata},
     )
+
+
+def set_outputs(
+    images: ImageSet, labels: Tensor, indices: list[int], half_side: float = 0.5
+) -> DataparserOutputs:
+    """Data parser outputs of some images of a set.
+
+    Args:
+        images: the set.
+        labels: a camera label for each image of the set ``[N, 25]``.
+        indices: positions of the images in the set.
+        half_side: of the box in which objects lie.
+    """
+    paths = images.image_paths()
+    metadata = {
+        "path": str(images.path),
+        "indices": indices,
+        "size": images.size,
+        "has_labels": images.labels is not None,
+        "classes": images.classes,
+        "palette": images.palette,
+    }
+    filenames = [paths[i] for i in indices]
+    return make_outputs(labels[indices], images.size, filenames, metadata, half_side)
 
 
 def resized_outputs(outputs: DataparserOutputs, size: int) -> DataparserOutputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from nerfstudio_gan3d.data.archive import FileTree, open_tree
 from nerfstudio_gan3d.data.decode import SUFFIXES
@@ -13,6 +14,12 @@ SIBLINGS = ("mask", "label", "depth")
 LABEL_FILE = "dataset.json"
 META_FILE = "meta.json"
 INFO_FILE = "labels.json"
+DEPTH_ENDING = "_depth.png"
+"""In G3DR's layout the depth of NAME.jpg lies beside it, in NAME with this ending."""
+
+DepthKind = Literal["none", "z", "relative"]
+"""z: the tree depth/, in scene units, 0 is background. relative: files NAME_depth.png (G3DR), on a
+scale of each image's own, near is small. none: no depth."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class Layout:
     """For each of mask, label, depth that exists: image name to file name."""
     info_file: str | None = None
     """The labels.json of the label maps, None when there are no label maps or no such file."""
+    depth_kind: DepthKind = "none"
+    """What the files of the sibling "depth" hold."""
 
 
 def open_layout(path: Path) -> tuple[FileTree, Layout]:
@@ -39,10 +48,14 @@ def open_layout(path: Path) -> tuple[FileTree, Layout]:
     ``depth/`` stand beside the images or at the top, ``labels.json`` beside ``label/`` or in it. A
     folder called ``images`` that has such trees beside itself may be given as well.
 
+    Without dataset.json and trees, a file ``NAME_depth.png`` beside an image ``NAME.jpg`` (or
+    another image file) makes it a set of G3DR's: every image has such a file, in one folder or in
+    a folder a class, and they are no images.
+
     Raises:
         DataError: nothing to open, no image, two images of one name, a dataset.json elsewhere, a
             sibling tree that lacks the file of an image, a label map without an image, two
-            labels.json.
+            labels.json; or, in G3DR's layout, an image without its depth file or the reverse.
     """
     path, only = _step_out(path)
     tree = open_tree(path, only)
@@ -51,10 +64,15 @@ def open_layout(path: Path) -> tuple[FileTree, Layout]:
     if not images:
         raise DataError(f"{path}: no images; expected files that end in {', '.join(SUFFIXES)}")
     meta = set_root + META_FILE
+    meta = meta if meta in tree.names else None
     siblings = {k: found for k in SIBLINGS if (found := _sibling(tree, set_root, k, images))}
+    if label_file is None and not siblings and (depth := _depth_beside(tree, images)):
+        pictures = {name: images[name] for name in images if name in depth}
+        return tree, Layout(pictures, None, meta, {"depth": depth}, None, "relative")
     # Without label maps a file of this common name may be anything.
     info = _info_file(tree, set_root) if "label" in siblings else None
-    return tree, Layout(images, label_file, meta if meta in tree.names else None, siblings, info)
+    kind: DepthKind = "z" if "depth" in siblings else "none"
+    return tree, Layout(images, label_file, meta, siblings, info, kind)
 
 
 def _step_out(path: Path) -> tuple[Path, tuple[str, ...] | None]:
@@ -132,6 +150,33 @@ def _sibling(
         found[name] = file
     if kind == "label":
         _check_all_used(tree, files, found)
+    return found
+
+
+def _depth_beside(tree: FileTree, images: dict[str, str]) -> dict[str, str]:
+    """The depth file of each image in G3DR's layout; empty when no image has one."""
+    files = {name: file for name, file in images.items() if name.endswith(DEPTH_ENDING)}
+    owners = {_stem(name): name for name in images if name not in files}
+    found: dict[str, str] = {}
+    for name, file in files.items():
+        owner = owners.get(name.removesuffix(DEPTH_ENDING))
+        if owner is not None:
+            found[owner] = file
+    if not found:
+        return {}
+    for stem, name in owners.items():
+        if name not in found:
+            raise DataError(
+                f"{tree.describe(images[name])}: has no depth, though other images have; add "
+                f"{PurePosixPath(stem).name + DEPTH_ENDING} beside it or remove the image"
+            )
+    used = set(found.values())
+    for name, file in files.items():
+        if file not in used:
+            raise DataError(
+                f"{tree.describe(file)}: a depth file without an image; remove it or add "
+                f"{PurePosixPath(name).name.removesuffix(DEPTH_ENDING)}.jpg beside it"
+            )
     return found
 
 

@@ -6,6 +6,9 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
+FARTHEST = np.float32(65535 / 65536)
+"""Largest relative depth that a file can hold."""
+
 
 def resize_image(
     image: UInt8[np.ndarray, "h w c"], resolution: int
@@ -44,6 +47,45 @@ def reduce_depth(depth: Float32[np.ndarray, "h w"], factor: int) -> Float32[np.n
     count = foreground.sum(-1)
     mean = cells.sum(-1) / np.maximum(count, 1)
     return np.where(2 * count >= factor * factor, mean, 0).astype(np.float32)
+
+
+def resize_depth(
+    depth: Float32[np.ndarray, "h w"], resolution: int
+) -> Float32[np.ndarray, "{resolution} {resolution}"]:
+    """Square z-depth (0 is background) at another resolution; object and background never mix.
+
+    A new pixel is the mean of the object's depth over the area that it covers, when at least half
+    of that area is object, and 0 otherwise. For an integer reduction that is `reduce_depth`.
+    """
+    size = depth.shape[0]
+    if size == resolution:
+        return depth
+    # Share of each old pixel in each new one along an axis: the overlap of two intervals.
+    edges = np.arange(resolution + 1) * (size / resolution)
+    low = np.maximum(edges[:-1, None], np.arange(size))
+    high = np.minimum(edges[1:, None], np.arange(size) + 1)
+    share = np.maximum(high - low, 0) * (resolution / size)  # [resolution, size]
+    covered = share @ (depth > 0).astype(np.float64) @ share.T
+    mean = share @ depth.astype(np.float64) @ share.T / np.maximum(covered, 1e-9)
+    # Sums of shares carry rounding errors, and half a pixel of object is object.
+    return np.where(covered >= 0.5 - 1e-9, mean, 0).astype(np.float32)
+
+
+def resize_relative_depth(
+    depth: Float32[np.ndarray, "h w"], resolution: int
+) -> Float32[np.ndarray, "{resolution} {resolution}"]:
+    """Square relative depth (0 to below 1) at another resolution, antialiased as images are.
+
+    An integer reduction is the mean of each cell, every other change Pillow's Lanczos filter.
+    That overshoots beside steps; what leaves the range is put back to its border.
+    """
+    size = depth.shape[0]
+    if size == resolution:
+        return depth
+    if size % resolution == 0:
+        return _cells(depth, size // resolution).mean(-1, dtype=np.float64).astype(np.float32)
+    resized = Image.fromarray(depth).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return np.asarray(resized).clip(0, FARTHEST)
 
 
 def reduce_label_map(

@@ -36,7 +36,7 @@ def depth_range(run: Run) -> tuple[float, float]:
     The same for all pictures of a run, so that colours can be compared and videos do not flicker.
     """
     settings = run.settings
-    half = math.dist(settings.field.box, (0, 0, 0)) / 2 + math.dist(settings.view_pivot, (0, 0, 0))
+    half = math.dist(settings.box, (0, 0, 0)) / 2 + math.dist(settings.view_pivot, (0, 0, 0))
     return max(settings.view_radius - half, 0.0), settings.view_radius + half
 
 

@@ -21,6 +21,7 @@ from nerfstudio_gan3d.export.options import SampleOptions, parse_outputs
 from nerfstudio_gan3d.export.pictures import DEPTH_COLORS, depth_range
 from nerfstudio_gan3d.export.sheets import Row
 from nerfstudio_gan3d.latents import SceneRequest, request_latents
+from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.run import Run
 
 
@@ -91,6 +92,8 @@ def described(run: Run, cameras: Float[Tensor, "v 25"]) -> list[dict[str, Any]]:
 def _arrays(
     run: Run, inputs: Sequence[Input], requests: Sequence[SceneRequest]
 ) -> dict[str, np.ndarray]:
+    if not isinstance(run.generator, Generator):
+        return {"images": np.array([str(one.image) for one in requests])}
     latents = [request_latents(run.generator, one, run.model.label_store) for one in requests]
     arrays = {"foreground": torch.cat([found.foreground for found in latents])}
     behind = [found.background for found in latents if found.background is not None]

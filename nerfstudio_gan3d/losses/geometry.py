@@ -1,4 +1,4 @@
-"""Regularisers of the volume: BallGAN's L_bg and L_fg, and the density's total variation."""
+"""Regularisers of the volume: BallGAN's L_bg and L_fg, the density's and the depth's variation."""
 
 from __future__ import annotations
 
@@ -63,3 +63,16 @@ def density_variation(
     raw = field.query(torch.cat([start, moved], dim=1)).raw_density
     first, second = raw.chunk(2, dim=1)
     return (first - second).abs().mean()
+
+
+def depth_variation(depth: Float[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """Mean squared difference of horizontal neighbours plus that of vertical ones.
+
+    G3DR's L_TV (arXiv 2403.00939) of rendered depth. Both means are over all images and pairs. A
+    map of one row or column has no pairs in that direction and counts as flat there.
+    """
+    total = depth.new_zeros(())
+    for axis in (-1, -2):
+        if depth.shape[axis] > 1:
+            total = total + depth.diff(dim=axis).square().mean()
+    return total

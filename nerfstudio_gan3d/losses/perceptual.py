@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ VGG_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
 """torchvision's VGG-16, 528 MB; the name ends with the first digits of the file's SHA-256."""
 SMALLEST = 16
 """Smallest side of an image, pixels: four poolings come before the last features."""
+LAYERS = 5
 WITHOUT = "--pipeline.model.label-losses.lpips 0"
 
 
@@ -27,17 +29,39 @@ class PerceptualDistance:
     for at ``weights``, or else in the cache of torch.hub. They are fetched only if
     ``allow_download`` says so, and a fetched file must have the hash in its name.
 
+    ``layers`` are factors of the five layers' terms; None is LPIPS itself, all ones. G3DR compares
+    a new view with the photo from the front by (0, 0, 0, 1, 1), the layers that see parts of
+    objects and not where exactly they lie. ``without`` is the option that trains without this loss,
+    for the sentences about missing weights.
+
     This is no module on purpose: it has nothing to train, and the network's 59 MB belong in no
     checkpoint of what is trained with it. It follows the images to their device.
 
     Raises:
-        ValueError: The weights are missing, unreadable, of another network, or cannot be fetched.
+        ValueError: The weights are missing, unreadable, of another network, or cannot be fetched;
+            or ``layers`` are not five factors of 0 or more, of which one is over 0.
     """
 
-    def __init__(self, weights: Path | None = None, *, allow_download: bool = False) -> None:
+    def __init__(
+        self,
+        weights: Path | None = None,
+        *,
+        allow_download: bool = False,
+        layers: tuple[float, ...] | None = None,
+        without: str = WITHOUT,
+    ) -> None:
         from torchmetrics.functional.image import lpips
 
-        path = _find_weights(weights, allow_download)
+        if layers is not None:
+            known = len(layers) == LAYERS and all(0 <= factor < math.inf for factor in layers)
+            if not known or max(layers) == 0:
+                raise ValueError(
+                    f"LPIPS layers {layers}: give {LAYERS} factors of 0 or more, not all of them "
+                    f"0; or train without it: {without}"
+                )
+        self._layers = layers
+        self._without = without
+        path = _find_weights(weights, allow_download, without)
         # Nothing is allocated or drawn on the meta device. torchvision would otherwise draw the
         # 120 million weights of a classifier that is thrown away.
         with torch.device("meta"):
@@ -48,7 +72,7 @@ class PerceptualDistance:
         cast(nn.ModuleList, net.lins).load_state_dict(
             {name.removeprefix("lin"): value for name, value in linear.items()}, assign=True
         )
-        net.net.load_state_dict(_read_features(path, net.net.state_dict()), assign=True)
+        net.net.load_state_dict(_read_features(path, net.net.state_dict(), without), assign=True)
         self._net = net
 
     def __call__(
@@ -70,15 +94,21 @@ class PerceptualDistance:
         if min(image.shape[2:]) < SMALLEST:
             raise ValueError(
                 f"LPIPS of images of {image.shape[3]} x {image.shape[2]} pixels: it needs at least "
-                f"{SMALLEST} x {SMALLEST}; render larger images, or train without it: {WITHOUT}"
+                f"{SMALLEST} x {SMALLEST}; render larger images, or train without it: "
+                f"{self._without}"
             )
         dtype = torch.promote_types(image.dtype, torch.float32)
         self._net.to(image.device, dtype)
         with torch.autocast(image.device.type, enabled=False):
-            return self._net(image.to(dtype), target.to(dtype)).flatten()
+            total, terms = self._net(image.to(dtype), target.to(dtype), True)
+        if self._layers is not None:
+            pairs = zip(self._layers, terms, strict=True)
+            # Left out, not multiplied by zero: no gradient is computed where none is wanted.
+            total = torch.stack([factor * term for factor, term in pairs if factor != 0]).sum(0)
+        return total.flatten()
 
 
-def _find_weights(weights: Path | None, allow_download: bool) -> Path:
+def _find_weights(weights: Path | None, allow_download: bool, without: str) -> Path:
     name = VGG_URL.rsplit("/", 1)[1]
     path = Path(torch.hub.get_dir()) / "checkpoints" / name if weights is None else weights
     if path.is_file():
@@ -86,7 +116,7 @@ def _find_weights(weights: Path | None, allow_download: bool) -> Path:
     if not allow_download or weights is not None:
         raise ValueError(
             f"the VGG-16 weights of LPIPS are not at {path}: put {name} there (from {VGG_URL}), or "
-            f"train without them: {WITHOUT}"
+            f"train without them: {without}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = name.rsplit("-", 1)[1].split(".")[0]
@@ -95,12 +125,12 @@ def _find_weights(weights: Path | None, allow_download: bool) -> Path:
     except (urllib.error.URLError, RuntimeError, OSError) as error:
         raise ValueError(
             f"{name} could not be fetched from {VGG_URL} ({error}); put it at {path}, or train "
-            f"without it: {WITHOUT}"
+            f"without it: {without}"
         ) from error
     return path
 
 
-def _read_features(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _read_features(path: Path, wanted: Mapping[str, Tensor], without: str) -> dict[str, Tensor]:
     """Tensors for the names of ``wanted`` (slice, layer, tensor) of torchvision's features."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -109,7 +139,7 @@ def _read_features(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise ValueError(
             f"{path}: truncated or unreadable ({reason}); fetch it anew from {VGG_URL}, or train "
-            f"without it: {WITHOUT}"
+            f"without it: {without}"
         ) from error
     found = {}
     for name, value in wanted.items():
@@ -118,7 +148,7 @@ def _read_features(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor
         if not isinstance(tensor, Tensor) or tensor.shape != value.shape:
             raise ValueError(
                 f"{path}: not the weights of torchvision's VGG-16, whose {layer} has the shape "
-                f"{list(value.shape)}; fetch it from {VGG_URL}, or train without it: {WITHOUT}"
+                f"{list(value.shape)}; fetch it from {VGG_URL}, or train without it: {without}"
             )
         # A copy, so that the classifier's 495 MB are released with the file's content.
         found[name] = tensor.float().clone(memory_format=torch.contiguous_format)

@@ -25,7 +25,9 @@ EVALUATOR_OUTPUTS = (
     "mask_logit",
     "depth",
 )
-"""Names of what an evaluator can return, in the order that is assumed for a tuple of six."""
+"""What an evaluator returns in the order that is assumed for a tuple of six."""
+OUTPUT_NAMES = (*EVALUATOR_OUTPUTS, "class_logits")
+"""Names of all that an evaluator can return."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Extraction:
     """Over 0 is foreground."""
     depth: Float[Tensor, "b 1 h w"] | None = None
     """z-depth in world units."""
+    class_logits: Float[Tensor, "b k"] | None = None
+    """Of the classes that the network tells apart; their softmax makes an inception score."""
 
 
 @runtime_checkable
@@ -92,7 +96,7 @@ def resize_square(images: Float[Tensor, "b 3 h w"], size: int) -> Float[Tensor, 
 class TorchScriptExtractor:
     """Any TorchScript file that maps float [B, 3, S, S] in [-1, 1] to features [B, F].
 
-    It may also return a tuple whose entries `outputs` names (see `EVALUATOR_OUTPUTS`); a tuple of
+    It may also return a tuple whose entries `outputs` names (see `OUTPUT_NAMES`); a tuple of
     six without names is read in that order. The file is tried on two grey images when it is
     opened, so that a file that does not fit is refused before anything is generated.
 
@@ -117,11 +121,11 @@ class TorchScriptExtractor:
                 f"evaluator: there is no file {self._path}; give a TorchScript file, or set "
                 "features to none"
             )
-        unknown = [n for n in outputs if n not in EVALUATOR_OUTPUTS]
+        unknown = [n for n in outputs if n not in OUTPUT_NAMES]
         if unknown or len(set(outputs)) != len(outputs) or (outputs and "features" not in outputs):
             raise ValueError(
                 f"evaluator_outputs is {', '.join(outputs)}; name each output once, features among "
-                f"them, out of {', '.join(EVALUATOR_OUTPUTS)}"
+                f"them, out of {', '.join(OUTPUT_NAMES)}"
             )
         if input_size < 1:
             raise ValueError(f"evaluator_size is {input_size}; give the input size in pixels")
@@ -161,7 +165,7 @@ class TorchScriptExtractor:
             raise ValueError(
                 f"evaluator: {self._path} returns {len(result)} output(s) and evaluator_outputs "
                 f"names {len(self._outputs)}; name every output in order, out of "
-                f"{', '.join(EVALUATOR_OUTPUTS)}"
+                f"{', '.join(OUTPUT_NAMES)}"
             )
         self._check_shapes(result, batch=2)
 
@@ -184,6 +188,7 @@ class TorchScriptExtractor:
             "part_logits": (batch, None, None, None),
             "mask_logit": (batch, 1, None, None),
             "depth": (batch, 1, None, None),
+            "class_logits": (batch, None),
         }
         for name, value in zip(self._outputs, result, strict=True):
             want = wanted[name]
@@ -220,7 +225,9 @@ INCEPTION_URL = (
 
 
 class InceptionExtractor:
-    """The 2048 pooled features of the Inception-v3 of 2015 that FID is defined on.
+    """The 2048 pooled features of the Inception-v3 of 2015 that FID is defined on, and its logits.
+
+    The 1008 logits are without the last layer's bias, as in the inception score's own code.
 
     The network, its TensorFlow-like resize to 299 pixels and its weights are torch-fidelity's. The
     weights are looked for at `weights`, or else in the cache of torch.hub. They are fetched only
@@ -231,7 +238,7 @@ class InceptionExtractor:
             or torch-fidelity is not installed.
     """
 
-    outputs: tuple[str, ...] = ("features",)
+    outputs: tuple[str, ...] = ("features", "class_logits")
 
     def __init__(
         self,
@@ -253,7 +260,9 @@ class InceptionExtractor:
             # restricted reader holds tensors only and is safe there as well.
             torch.load(path, map_location="cpu", weights_only=True)
             net = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+                "inception-v3-compat",
+                ["2048", "logits_unbiased"],
+                feature_extractor_weights_path=str(path),
             )
         except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, TypeError) as error:
             raise ValueError(
@@ -297,5 +306,5 @@ class InceptionExtractor:
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Extraction:
         """Quantises to 8 bits, as FID is defined on image files, and runs the network."""
         with torch.no_grad():
-            (features,) = self._net(to_eight_bit(images).to(self._device))
-        return Extraction(features=features)
+            features, logits = self._net(to_eight_bit(images).to(self._device))
+        return Extraction(features=features, class_logits=logits)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from nerfstudio_gan3d.cameras import LABEL_SIZE, axis_cosine, pixel_rays
-from nerfstudio_gan3d.fields.coded import GrafField, UnisurfField
+from nerfstudio_gan3d.cameras import LABEL_SIZE, pixel_rays
 from nerfstudio_gan3d.fields.hashgrid import StyleHashGrid
 from nerfstudio_gan3d.fields.sphere import BoundSphere, SphereBackground
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.config import (
     BackgroundConfig,
     FieldConfig,
@@ -22,28 +21,22 @@ from nerfstudio_gan3d.models.config import (
     SuperResolutionConfig,
 )
 from nerfstudio_gan3d.models.parts import (
-    AnyField,
     Representation,
     geometry_layers,
     labels_behind,
     make_field,
     make_superresolution,
 )
+from nerfstudio_gan3d.models.scene_generator import Images, SceneGenerator
 from nerfstudio_gan3d.networks.codes import CodeMapping
 from nerfstudio_gan3d.networks.label_encoder import LabelEncoder, LabelMappingNetwork
-from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, NoiseMode, truncate
-from nerfstudio_gan3d.networks.superresolution import SuperResolution
-from nerfstudio_gan3d.rendering.renderer import Conventions, Rendering, RenderSettings, render
-from nerfstudio_gan3d.rendering.shared import fold_rays, unfold_rendering
+from nerfstudio_gan3d.networks.stylegan2 import MappingNetwork, truncate
+from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings
 from nerfstudio_gan3d.rendering.surface import shell_width
-from nerfstudio_gan3d.scene import Bounds, Condition, FieldSamples, Scene
+from nerfstudio_gan3d.scene import Bounds, Condition, Scene
 
 RAY_CHANNELS = 6
 """Origin and direction of a pixel's ray."""
-
-
-SMALL_SHARE = 1e-3
-"""Added to the share of each class before its logarithm, which keeps gradients bounded."""
 
 
 class Latents(NamedTuple):
@@ -53,75 +46,7 @@ class Latents(NamedTuple):
     background: Float[Tensor, "b *m w"] | None
 
 
-@dataclass(frozen=True)
-class Images:
-    """What B Scenes look like from one camera each. Colours in [-1, 1]."""
-
-    image: Float[Tensor, "b 3 h w"]
-    """The final image."""
-    raw: Float[Tensor, "b 3 h2 w2"]
-    """The image as rendered, before super-resolution; the same as ``image`` without one."""
-    rendering: Rendering
-    """Everything else that was found along the rays of the raw image."""
-    labels: Float[Tensor, "b c h w"] | None = None
-    """Label image of the size of ``image``: class scores, or for edge maps values in [-1, 1]; None
-    for models without labels."""
-    raw_labels: Float[Tensor, "b c h2 w2"] | None = None
-    """The same as rendered."""
-
-
-class BoundField:
-    """A representation with what it prepared from the latents of B Scenes: the Field of a Scene.
-
-    Args:
-        representation: a field's networks.
-        prepared: what its ``prepare`` gave.
-        box: sides of the box.
-        slope: factor on the raw density, which makes it the logit of an occupancy.
-    """
-
-    def __init__(
-        self,
-        representation: AnyField,
-        prepared: Any,
-        box: tuple[float, float, float],
-        slope: float | Float[Tensor, ""] = 1.0,
-    ) -> None:
-        self.representation = representation
-        self.prepared = prepared
-        self.box = box
-        self.slope = slope
-
-    @property
-    def twice_differentiable(self) -> bool:
-        """Whether gradients in the positions may be part of a loss."""
-        return getattr(self.representation, "twice_differentiable", False)
-
-    def query(
-        self,
-        positions: Float[Tensor, "b n 3"],
-        directions: Float[Tensor, "b n 3"] | None = None,
-    ) -> FieldSamples:
-        """Content at object-world positions; see `Field.query`."""
-        places = positions / positions.new_tensor(self.box)
-        if isinstance(self.representation, UnisurfField | GrafField):
-            found = self.representation.query(self.prepared, places, directions)
-        else:
-            found = self.representation.query(self.prepared, places)
-        return replace(found, raw_density=self._sloped(found.raw_density))
-
-    def raw_density(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
-        """The same as ``query(positions).raw_density``, without the colours' own layers."""
-        places = positions / positions.new_tensor(self.box)
-        return self._sloped(self.representation.raw_density(self.prepared, places))
-
-    def _sloped(self, raw: Tensor) -> Tensor:
-        if isinstance(self.slope, float) and self.slope == 1:
-            return raw
-        return raw * self.slope
-
-
-class Generator(nn.Module):
+class Generator(SceneGenerator):
     """Latents to Scenes to images.
 
     Args:
@@ -151,12 +76,8 @@ class Generator(nn.Module):
         conventions: Conventions | None = None,
         labels: LabelConfig | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(settings, neural_resolution, image_resolution, conventions, labels)
         self.latent = latent
-        self.labels = labels
-        self.settings = settings
-        self.neural_resolution = neural_resolution
-        self.image_resolution = image_resolution
         self.bounds = Bounds(field.box, field.near, field.far)
         self.density_scale = field.density_scale
         self.white_back = field.white_back
@@ -165,8 +86,7 @@ class Generator(nn.Module):
         # Part of a checkpoint: slope and shell belong to the weights that were trained with them.
         share = torch.zeros(()) if field.volume == "occupancy" else None
         self.register_buffer("training_share", share)
-        conventions = conventions or settings.conventions
-        self.conventions: Conventions = conventions
+        conventions = self.conventions
         direct = super_resolution is None
         self.behind_labels: tuple[float, ...] = ()
         if labels is not None:
@@ -198,12 +118,10 @@ class Generator(nn.Module):
                 background.mapping_layers,
                 latent.lr_multiplier,
             )
-        self.superresolution: SuperResolution | None = None
-        self.superresolution_labels: SuperResolution | None = None
         if super_resolution is not None:
             sizes = neural_resolution, image_resolution, latent.w_dim, conventions
             self.superresolution = make_superresolution(super_resolution, *sizes, field.feature_dim)
-            self.superresolution_noise: NoiseMode = super_resolution.noise
+            self.superresolution_noise = super_resolution.noise
             if labels is not None:
                 self.superresolution_labels = make_superresolution(
                     super_resolution, *sizes, labels.feature_dim, labels.channels
@@ -343,86 +261,6 @@ class Generator(nn.Module):
         if self.background_mapping is not None and latents.background is not None:
             self.background_mapping.update_w_avg(latents.background)
 
-    def render(
-        self,
-        scene: Scene,
-        labels: Float[Tensor, "v 25"],
-        resolution: int | None = None,
-        jitter: bool = False,
-        height: int | None = None,
-    ) -> Images:
-        """Images of B Scenes from V cameras; V is a multiple of B and camera i sees Scene i mod B.
-
-        ``resolution`` is the width (and height, if that is not given) of the raw image, by default
-        the neural resolution; the final image is larger by the factor of super-resolution. Raises
-        ValueError if V is not a multiple of B.
-        """
-        scenes, cameras = scene.batch_size, len(labels)
-        if cameras % scenes:
-            raise ValueError(
-                f"{cameras} cameras for {scenes} Scenes: give a multiple of the Scenes"
-            )
-        width = resolution or self.neural_resolution
-        height = height or width
-        origins, directions = (
-            fold_rays(rays, scenes) for rays in pixel_rays(labels, height, width)
-        )
-        found = render(scene, origins, directions, self.settings, "draw" if jitter else None)
-        return self.finish(scene, unfold_rendering(found, cameras), height, width)
-
-    def finish(self, scene: Scene, rendering: Rendering, height: int, width: int) -> Images:
-        """Colour features of V images' rays to the raw and the final images."""
-        features = rendering.features.mT.unflatten(2, (height, width)) * 2 - 1
-        raw = features[:, :3]
-        label_features, raw_labels = self.label_images(rendering, height, width)
-        if self.superresolution is None:
-            return Images(raw, raw, rendering, raw_labels, raw_labels)
-        assert scene.style is not None
-        style = scene.style.repeat(len(raw) // scene.batch_size, 1)[:, None]
-        out = self.superresolution(features, raw, style, self.superresolution_noise)
-        quirk = (
-            self.conventions == "reference" and width == height == self.superresolution.input_size
-        )
-        labels = None
-        if self.superresolution_labels is not None and label_features is not None:
-            assert raw_labels is not None
-            made = self.superresolution_labels(
-                label_features, raw_labels, style, self.superresolution_noise
-            )
-            labels = made.image
-            raw_labels = made.mutated_raw if quirk else raw_labels
-        return Images(out.image, out.mutated_raw if quirk else raw, rendering, labels, raw_labels)
-
-    def label_images(
-        self, rendering: Rendering, height: int, width: int
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """All label features as an image, and those that are the labels themselves.
-
-        Labels are class scores: of composited shares, their logarithm. The published code
-        composites scores, and brings them to [-1, 1] as if they were colours.
-        """
-        if rendering.labels is None or self.labels is None:
-            return None, None
-        features = rendering.labels.mT.unflatten(2, (height, width))
-        if self.labels.kind == "edge" or self.conventions == "reference":
-            features = features * 2 - 1
-            return features, features[:, : self.labels.channels]
-        return features, (features[:, : self.labels.channels] + SMALL_SHARE).log()
-
     def forward(self, condition: Condition, labels: Float[Tensor, "b 25"]) -> Images:
         """Conditions straight to images, deterministic."""
         return self.render(self.scene(self.map(condition)), labels)
-
-
-def z_depth(
-    rendering: Rendering, labels: Float[Tensor, "b 25"], height: int, width: int
-) -> Float[Tensor, "b 1 h w"]:
-    """z-depth of the foreground (along the optical axis) of an image's rays."""
-    directions = pixel_rays(labels, height, width)[1]
-    depth = rendering.foreground_distance * axis_cosine(labels, directions)
-    return depth.mT.unflatten(2, (height, width))
-
-
-def alpha_map(rendering: Rendering, height: int, width: int) -> Float[Tensor, "b 1 h w"]:
-    """Opacity of the foreground as an image, 0..1."""
-    return rendering.accumulation.mT.unflatten(2, (height, width))

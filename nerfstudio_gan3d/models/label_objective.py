@@ -24,9 +24,10 @@ from nerfstudio_gan3d.losses.labels import (
 )
 from nerfstudio_gan3d.losses.perceptual import PerceptualDistance
 from nerfstudio_gan3d.models.config import LabelConfig
-from nerfstudio_gan3d.models.generator import Generator, Images
+from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_images import as_label_map
 from nerfstudio_gan3d.models.objective import Objective, image_and_raw
+from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.networks.convolution import input_gradients_only
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import encode_labels

@@ -22,7 +22,9 @@ from nerfstudio_gan3d.losses.adversarial import (
 )
 from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
 from nerfstudio_gan3d.losses.surface import normal_smoothness
-from nerfstudio_gan3d.models.generator import BoundField, Generator, Images, Latents
+from nerfstudio_gan3d.models.bound_field import BoundField
+from nerfstudio_gan3d.models.generator import Generator, Latents
+from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.models.settings import FillsDefaults
 from nerfstudio_gan3d.networks.blur import gaussian_blur
 from nerfstudio_gan3d.networks.convolution import input_gradients_only

@@ -15,8 +15,8 @@ from nerfstudio.data.scene_box import OrientedBox
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio
-from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_images import label_picture
+from nerfstudio_gan3d.models.scene_generator import SceneGenerator
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, render_occupied
 from nerfstudio_gan3d.rendering.renderer import Rendering, render
 from nerfstudio_gan3d.scene import Scene
@@ -60,7 +60,7 @@ class SceneOutputs:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: SceneGenerator,
         scene: Scene,
         backdrop: Backdrop,
         shown: str | Collection[str] | None = None,
@@ -72,7 +72,7 @@ class SceneOutputs:
         self.shown = {shown} if isinstance(shown, str) else shown
         self.occupancy = occupancy
         self.with_normals = self._is_shown("normals")
-        self.rotation = object_to_nerfstudio(generator.mapping.w_avg.device)
+        self.rotation = object_to_nerfstudio(generator.device)
 
     def _is_shown(self, name: str) -> bool:
         return self.shown is None or name in self.shown

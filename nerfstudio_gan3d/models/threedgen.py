@@ -110,6 +110,8 @@ def threedgen_tiny() -> GanModelConfig:
     config.latent = LatentConfig(z_dim=128, w_dim=128, lr_multiplier=0.1, separate=True)
     config.field.volume = "occupancy"
     config.field.density_scale = 1.0
+    # The longest cars are 1.012 long; a surface that leaves the box ends in a flat lid.
+    config.field.box = (0.7, 0.7, 1.04)
     config.field.hashgrid = HashGridConfig(
         levels=3,
         base_resolution=8,

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nerfstudio_gan3d.rendering.proximity import scale_gradient
 from nerfstudio_gan3d.scene import activate_density
 
 
@@ -23,14 +24,22 @@ class Weights(NamedTuple):
     """Light that is left behind the last interval, T_bg."""
 
 
-def composite_weights(density: Float[Tensor, "b r s"], lengths: Float[Tensor, "b r s"]) -> Weights:
+def composite_weights(
+    density: Float[Tensor, "b r s"],
+    lengths: Float[Tensor, "b r s"],
+    gradient_scale: Float[Tensor, "b r s"] | None = None,
+) -> Weights:
     """Weights of piecewise constant density: ``w_i = T_i - T_{i+1}``, ``T_i = exp(-sum_{j<i}
     sigma_j d_j)``.
 
     Max 1995; equal to ``alpha_i prod_{j<i} (1 - alpha_j)`` with ``alpha_i = 1 - exp(-sigma_i
-    d_i)``. Weights and transmittance sum to one exactly in exact arithmetic.
+    d_i)``. Weights and transmittance sum to one exactly in exact arithmetic. ``gradient_scale``
+    multiplies the gradient of each alpha_i; forward it changes nothing.
     """
     optical_depth = density * lengths
+    if gradient_scale is not None:
+        # alpha_i depends on nothing else, so a factor on its gradient is one on this gradient.
+        optical_depth = scale_gradient(optical_depth, gradient_scale)
     passed = optical_depth.cumsum(-1)
     behind = torch.exp(-passed)
     before = torch.exp(-(passed - optical_depth))
@@ -38,17 +47,23 @@ def composite_weights(density: Float[Tensor, "b r s"], lengths: Float[Tensor, "b
 
 
 def midpoint_weights(
-    raw_density: Float[Tensor, "b r s"], distances: Float[Tensor, "b r s"], scale: float = 1.0
+    raw_density: Float[Tensor, "b r s"],
+    distances: Float[Tensor, "b r s"],
+    scale: float = 1.0,
+    gradient_scale: Float[Tensor, "b r s-1"] | None = None,
 ) -> Weights:
     """Weights of EG3D's marcher: raw densities averaged between neighbouring samples (s - 1
     intervals).
 
     ``alpha_i = 1 - exp(-softplus((raw_i + raw_{i+1}) / 2 - 1) (t_{i+1} - t_i))`` and
     ``T_i = prod_{j<i} (1 - alpha_j + 1e-10)``. Official weights were trained with it.
+    ``gradient_scale`` multiplies the gradient of each alpha_i; forward it changes nothing.
     """
     lengths = distances[..., 1:] - distances[..., :-1]
     raw = (raw_density[..., 1:] + raw_density[..., :-1]) / 2
     alpha = 1 - torch.exp(-activate_density(raw, scale) * lengths)
+    if gradient_scale is not None:
+        alpha = scale_gradient(alpha, gradient_scale)
     through = torch.cumprod(1 - alpha + 1e-10, dim=-1)
     before = torch.cat([torch.ones_like(through[..., :1]), through[..., :-1]], dim=-1)
     return Weights(alpha * before, through[..., -1:])

@@ -18,11 +18,25 @@ from nerfstudio_gan3d.rendering.compositing import (
     occupancy_weights,
     weighted_sum,
 )
-from nerfstudio_gan3d.rendering.settings import Conventions, Jitter, RenderSettings
+from nerfstudio_gan3d.rendering.proximity import proximity_scale, scale_gradient
+from nerfstudio_gan3d.rendering.settings import (
+    Conventions,
+    DepthGuide,
+    Jitter,
+    RenderSettings,
+)
 from nerfstudio_gan3d.rendering.surface import find_surface, first_crossing, shell_samples
 from nerfstudio_gan3d.scene import FieldSamples, Scene, activate_density
 
-__all__ = ["Conventions", "Jitter", "RenderSettings", "Rendering", "finish_march", "render"]
+__all__ = [
+    "Conventions",
+    "DepthGuide",
+    "Jitter",
+    "RenderSettings",
+    "Rendering",
+    "finish_march",
+    "render",
+]
 
 
 @dataclass(frozen=True)
@@ -79,12 +93,14 @@ def render(
     settings: RenderSettings,
     jitter: Jitter | Literal["draw"] | None = None,
     clip: tuple[Float[Tensor, "b r 1"], Float[Tensor, "b r 1"]] | None = None,
+    guide: DepthGuide | None = None,
 ) -> Rendering:
     """Renders rays of B Scenes; ``directions`` have unit length. Differentiable.
 
     ``phi(r) = sum_i w_i phi_i + T_bg phi_bg`` (BallGAN, eq. 4). Samples sit in the middle of their
     strata, or at ``jitter``; "draw" draws it from the global generator. ``clip`` holds nearest and
-    farthest distances at which each ray may find foreground.
+    farthest distances at which each ray may find foreground. ``guide`` says where rays are known to
+    end; of Scenes that are volumes, and to be trained with.
 
     Rays that miss the box hold no foreground. On the CPU they are left out of the march (the others
     of each image are brought together, padded to the largest number in the batch); on other devices
@@ -102,7 +118,7 @@ def render(
         if clip is not None:
             near = torch.maximum(near, clip[0])
             far = torch.maximum(torch.minimum(far, clip[1]), near)
-        march = _march(scene, origins, directions, near, far, settings, jitter)
+        march = _march(scene, origins, directions, near, far, settings, jitter, guide)
         return _finish(scene, origins, directions, march, settings)
     near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)
     if clip is not None:
@@ -111,7 +127,7 @@ def render(
     hit = (far > near).squeeze(-1)
     most = int(hit.sum(1).max()) if origins.device.type == "cpu" else hit.shape[1]
     if most == hit.shape[1] or isinstance(jitter, Jitter):
-        march = _march(scene, origins, directions, near, far, settings, jitter)
+        march = _march(scene, origins, directions, near, far, settings, jitter, guide)
         return _finish(scene, origins, directions, march, settings)
     # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in
     # memory.
@@ -121,7 +137,9 @@ def render(
         return torch.gather(values, 1, chosen.expand(-1, -1, values.shape[-1]))
 
     picked = pick(origins), pick(directions), pick(near), pick(far)
-    inside = _march(scene, *picked, settings, jitter)
+    if guide is not None:
+        guide = guide._replace(distance=pick(guide.distance))
+    inside = _march(scene, *picked, settings, jitter, guide)
 
     def put(values: Tensor, elsewhere: float) -> Tensor:
         full = values.new_full((*hit.shape, values.shape[-1]), elsewhere)
@@ -154,6 +172,7 @@ def _march(
     far: Tensor,
     settings: RenderSettings,
     jitter: Jitter | Literal["draw"] | None,
+    guide: DepthGuide | None = None,
 ) -> _March:
     """Coarse and fine samples are merged by distance. Only densities and weights are brought into
     sorted order and back; features, the larger part, stay in place."""
@@ -172,23 +191,36 @@ def _march(
     parts = [found.channels.unflatten(1, (rays, -1))]
     order = None
     if settings.importance_samples:
-        fine = _fine_distances(scene, settings, distances, raw, near, far, jitter)
+        if guide is not None and guide.half_width is not None:
+            fine = samplers.around(guide.distance, guide.half_width, settings.importance_samples)
+            if settings.conventions != "reference":
+                # Intervals end where the ray leaves the box.
+                fine = torch.maximum(torch.minimum(fine, far), near)
+        else:
+            fine = _fine_distances(scene, settings, distances, raw, near, far, jitter)
         found = _query(scene, origins, directions, fine)
         parts.append(found.channels.unflatten(1, (rays, -1)))
         raw = torch.cat([raw, found.raw_density.view(batch, rays, -1)], dim=-1)
         distances, order = torch.cat([distances, fine], dim=-1).sort(dim=-1)
         raw = torch.gather(raw, -1, order)
-    composed, places, edges = _compose(scene, settings, raw, distances, near, far)
+    known = guide.distance if guide is not None and guide.scale else None
+    composed, places, edges = _compose(scene, settings, raw, distances, near, far, known)
     weights, transmittance = composed
-    share = weights
-    if settings.conventions == "reference":
-        # This rule gives an interval the mean of its two samples: a sample weighs half of both
-        # neighbours.
-        pad = torch.nn.functional.pad
-        share = (pad(weights, (0, 1)) + pad(weights, (1, 0))) / 2
+    share = _sample_share(weights, settings)
+    factor = None
+    if known is not None:
+        # A sample's colour gets the gradients of all intervals that it has a share in.
+        scaled = _sample_share(weights.detach() * proximity_scale(places, known), settings)
+        factor = torch.where(share > 0, scaled / share.detach().clamp(min=1e-20), 1.0)
     if order is not None:
         share = torch.zeros_like(share).scatter(-1, order, share)
-    pieces = share.split([part.shape[2] for part in parts], dim=-1)
+        if factor is not None:
+            factor = torch.zeros_like(factor).scatter(-1, order, factor)
+    sizes = [part.shape[2] for part in parts]
+    pieces = share.split(sizes, dim=-1)
+    if factor is not None:
+        factors = factor.split(sizes, dim=-1)
+        parts = [scale_gradient(*pair) for pair in zip(parts, factors, strict=True)]
     features = [weighted_sum(piece, part) for piece, part in zip(pieces, parts, strict=True)]
     return _March(
         features[0] if len(features) == 1 else features[0] + features[1],
@@ -198,6 +230,15 @@ def _march(
         weights,
         edges,
     )
+
+
+def _sample_share(weights: Tensor, settings: RenderSettings) -> Tensor:
+    """How much each sample weighs: its own interval, or by the reference rules, which give an
+    interval the mean of its two samples, half of both neighbours."""
+    if settings.conventions != "reference":
+        return weights
+    pad = torch.nn.functional.pad
+    return (pad(weights, (0, 1)) + pad(weights, (1, 0))) / 2
 
 
 def _march_surface(
@@ -270,14 +311,20 @@ def _compose(
     distances: Tensor,
     near: Tensor,
     far: Tensor,
+    known: Tensor | None,
 ) -> tuple[Weights, Tensor, Tensor]:
-    """Weights, the distance that stands for each interval, and the intervals' edges."""
+    """Weights, the distance that stands for each interval, and the intervals' edges. Gradients fall
+    with the distance from the ``known`` surface [B, R, 1]."""
+    places = distances
     if settings.conventions == "reference":
-        composed = midpoint_weights(raw, distances, scene.density_scale)
-        return composed, (distances[..., 1:] + distances[..., :-1]) / 2, distances
+        places = (distances[..., 1:] + distances[..., :-1]) / 2
+    scale = None if known is None else proximity_scale(places, known)
+    if settings.conventions == "reference":
+        composed = midpoint_weights(raw, distances, scene.density_scale, scale)
+        return composed, places, distances
     edges = samplers.interval_edges(distances, near, far)
     density = activate_density(raw, scene.density_scale)
-    return composite_weights(density, edges.diff(dim=-1)), distances, edges
+    return composite_weights(density, edges.diff(dim=-1), scale), places, edges
 
 
 def finish_march(

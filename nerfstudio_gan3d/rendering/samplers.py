@@ -87,6 +87,14 @@ def importance(
     return start + (end - start) * ((u - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
 
 
+def around(centre: Float[Tensor, "b r 1"], half_width: float, count: int) -> Float[Tensor, "b r n"]:
+    """Distances spread evenly over ``centre -+ half_width``, both ends included (G3DR)."""
+    offsets = torch.linspace(
+        -half_width, half_width, count, device=centre.device, dtype=centre.dtype
+    )
+    return centre + offsets
+
+
 def reference_box_interval(
     origins: Float[Tensor, "b r 3"],
     directions: Float[Tensor, "b r 3"],

@@ -48,6 +48,18 @@ class RenderSettings:
             )
 
 
+class DepthGuide(NamedTuple):
+    """What is known of where each ray ends, of the view that a Scene was made from (G3DR)."""
+
+    distance: Float[Tensor, "b r 1"]
+    """Distance of the surface along the ray, object-world units."""
+    half_width: float | None
+    """The importance samples lie evenly this far before and behind the surface, whatever the
+    weights are; None: where the weights are, as without a guide."""
+    scale: bool
+    """Gradients fall with the distance from the surface (`rendering.proximity`)."""
+
+
 class Jitter(NamedTuple):
     """Random positions of samples inside their strata, 0..1; None in its place is deterministic."""
 

@@ -39,6 +39,7 @@ from nerfstudio_gan3d.pretrained import (
 )
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
 from nerfstudio_gan3d.snapshots.describe import Description, describe, frontal_pose
+from nerfstudio_gan3d.snapshots.g3dr import import_checkpoint, is_torch_file
 from nerfstudio_gan3d.snapshots.official_names import generator_state, official_state
 from nerfstudio_gan3d.snapshots.reader import (
     Snapshot,
@@ -96,6 +97,10 @@ def import_snapshot(options: ImportOptions) -> str:
         if options.sampling != "corrected":
             raise ValueError(f"--sampling is for a run; {output} will hold tensors alone")
         return _write_tensors(source, output)
+    if is_torch_file(source):
+        if options.focal is not None:
+            raise ValueError("--focal: G3DR's cameras have one focal length; leave it out")
+        return import_checkpoint(source, output, options.sampling, kimg)
     check_empty(output)
     snapshot = read_snapshot(source)
     try:
@@ -121,7 +126,9 @@ def _build(
     config = unpacked_config(source, description.method, values, folder)
     # A place without images: cameras of the checkpoint stand in for those of a data set.
     config.pipeline.datamanager.data = folder / "images"
-    return description, fresh_model(config), config
+    model = fresh_model(config)
+    assert isinstance(model, GanModel)
+    return description, model, config
 
 
 def _own_state(network: SnapshotModule) -> dict[str, Tensor]:
@@ -266,6 +273,11 @@ def _write_tensors(source: Path, output: Path) -> str:
     else:
         run = load_run(source, device="cpu")
         settings = run.settings
+        if not isinstance(settings, GanModelConfig):
+            raise ValueError(
+                f"{source}: a run of {run.config.method_name}; plain tensors are written of EG3D, "
+                "BallGAN and pix2pix3D"
+            )
         if settings.conventions != "reference":
             raise ValueError(
                 f"{source}: this run was not imported (model.conventions = "

@@ -23,8 +23,9 @@ from nerfstudio_gan3d.metrics.edges import EdgeAgreement, edge_strength
 from nerfstudio_gan3d.metrics.evaluate import GeneratedBatch, RealBatch
 from nerfstudio_gan3d.metrics.features import FeatureExtractor
 from nerfstudio_gan3d.metrics.labels import LabelAgreement, ViewConsistency, diversity
-from nerfstudio_gan3d.models.generator import Generator, Images, alpha_map, z_depth
+from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_images import label_ids
+from nerfstudio_gan3d.models.scene_generator import Images, alpha_map, z_depth
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from nerfstudio_gan3d.scene import Condition
 
@@ -95,7 +96,7 @@ def generated_batches(
     inputs: LabelInputs | None = None,
 ) -> Iterator[GeneratedBatch]:
     """``num_samples`` generated images from cameras of the data set, in random order."""
-    device = generator.mapping.w_avg.device
+    device = generator.device
     source = torch.Generator().manual_seed(config.seed)
     labels = data.sample_labels(config.num_samples, config.seed)
     poses = data.sample_labels(config.num_samples, config.seed + 1)
@@ -192,7 +193,7 @@ def _seeded(
     generator: Generator, inputs: LabelInputs, seeds: range | list[int], offset: int
 ) -> Condition:
     """A condition for each of the maps with the latents of these seeds."""
-    device, size = generator.mapping.w_avg.device, generator.latent.z_dim
+    device, size = generator.device, generator.latent.z_dim
     z = torch.cat([seed_latent(offset + seed, size) for seed in seeds]).to(device)
     behind = torch.cat([seed_latent(offset + seed, size, stream=1) for seed in seeds]).to(device)
     condition = Condition(z, behind if generator.background is not None else None)
@@ -221,7 +222,7 @@ def _diversity(
     """Distances of images of one label map with several seeds, in the extractor's features."""
     count = min(DIVERSE_MAPS, len(inputs.maps))
     few = inputs.rows(0, count)
-    pose = few.poses.to(generator.mapping.w_avg.device)
+    pose = few.poses.to(generator.device)
     columns = []
     for number in range(DIVERSE_SEEDS):
         seeds = [number * count + row for row in range(count)]
@@ -259,7 +260,7 @@ def sampled_mesh_figures(
         seen_points,
     )
 
-    device = generator.mapping.w_avg.device
+    device = generator.device
     cameras = cameras.to(device)
     qualities: list[MeshQuality | None] = []
     for row in range(config.mesh_samples):

@@ -76,15 +76,34 @@ class GanRmsPropConfig(OptimizerConfig):
         return torch.optim.RMSprop(params, lr=self.lr, alpha=self.alpha, eps=self.eps)
 
 
-def lr_factor(progress: float, start: float, final: float) -> float:
-    """Factor on the learning rate: 1 up to ``start``, then half a cosine down to ``final``.
+@dataclass(frozen=True)
+class LrSchedule:
+    """Factor on learning rates over the share of training that is done: up half a cosine, constant,
+    down half a cosine.
 
-    Args:
-        progress: share of the training that is done, 0..1.
-        start: share at which the rate begins to fall; 1 keeps it constant.
-        final: factor at the end.
+    With ``warmup == decay_start`` it is torch's OneCycleLR (cosine).
     """
-    if progress < start or start >= 1:
-        return 1.0
-    along = min((progress - start) / (1 - start), 1.0)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * along))
+
+    decay_start: float = 1.0
+    """Share at which it begins to fall; 1 keeps it constant."""
+    final: float = 0.1
+    """Factor at the end."""
+    warmup: float = 0.0
+    """Share at which it has risen to 1."""
+    first: float = 0.04
+    """Factor at the very start, where it has to rise."""
+
+    def height(self, share: float) -> float:
+        """Where between its lowest (0) and its highest (1) value the factor is; lowest are both
+        ends."""
+        if share < self.warmup:
+            return 0.5 * (1 - math.cos(math.pi * share / self.warmup))
+        if share < self.decay_start or self.decay_start >= 1:
+            return 1.0
+        along = min((share - self.decay_start) / (1 - self.decay_start), 1.0)
+        return 0.5 * (1 + math.cos(math.pi * along))
+
+    def factor(self, share: float) -> float:
+        """The factor at a share of training, 0..1."""
+        lowest = self.first if share < self.warmup else self.final
+        return lowest + (1 - lowest) * self.height(share)

@@ -31,6 +31,7 @@ from nerfstudio_gan3d.models.checks import (
 )
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 from nerfstudio_gan3d.models.label_images import label_picture, map_picture
+from nerfstudio_gan3d.models.scene_model import SceneModelConfig
 from nerfstudio_gan3d.training.checkpoints import check_fits
 from nerfstudio_gan3d.training.evaluation import (
     generated_batches,
@@ -80,26 +81,17 @@ class GanPipeline(VanillaPipeline):
         self.test_mode = test_mode
         self.world_size = world_size
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else local_rank
-        model_config = cast(GanModelConfig, config.model)
+        model_config = cast(SceneModelConfig, config.model)
         data_config = cast(GanDataManagerConfig, config.datamanager)
         data_config.resolution = model_config.image_resolution
-        data_config.label_kind = model_config.labels.kind
-        data_config.num_classes = model_config.labels.channels or None
+        self._configure_data(model_config, data_config)
         if test_mode == "val":
-            validate_batch(model_config, data_config.batch_size)
             config.evaluation.validate()
         self.datamanager = data_config.setup(  # pyright: ignore[reportIncompatibleVariableOverride]
             device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
         )
         self.datamanager.to(device)
-        labelled = model_config.labels.kind != "none"
-        if labelled and not self.datamanager.images_missing:
-            images = self.datamanager.image_set
-            fit_to_labels(model_config, images.classes, images.palette)
-            data_config.num_classes = model_config.labels.channels
-        if test_mode == "val":
-            check_labels(model_config, self.datamanager.image_set.labels is not None)
-            fit_to_cameras(model_config, cameras_to_labels(self.datamanager.train_dataset.cameras))
+        self._fit_model(model_config)
         self._model = model_config.setup(
             scene_box=self.datamanager.train_dataset.scene_box,
             num_train_data=len(self.datamanager.train_dataset),
@@ -109,15 +101,44 @@ class GanPipeline(VanillaPipeline):
         )
         self.model.to(device)
         if test_mode == "val":
-            self.model.objective.prepare()
-        if test_mode == "val" and self.model.label_store is not None:
+            self.model.prepare_training()
+            self._fill_store()
+
+    def _configure_data(
+        self, model_config: SceneModelConfig, data_config: GanDataManagerConfig
+    ) -> None:
+        """Tells the data manager, before it is built, what the model wants to be fed."""
+        assert isinstance(model_config, GanModelConfig)
+        data_config.label_kind = model_config.labels.kind
+        data_config.num_classes = model_config.labels.channels or None
+        if self.test_mode == "val":
+            validate_batch(model_config, data_config.batch_size)
+
+    def _fit_model(self, model_config: SceneModelConfig) -> None:
+        """Fills in, before the model is built, what its settings leave to the data set."""
+        assert isinstance(model_config, GanModelConfig)
+        if model_config.labels.kind != "none" and not self.datamanager.images_missing:
+            images = self.datamanager.image_set
+            fit_to_labels(model_config, images.classes, images.palette)
+            self.datamanager.config.num_classes = model_config.labels.channels
+        if self.test_mode == "val":
+            check_labels(model_config, self.datamanager.image_set.labels is not None)
+            fit_to_cameras(model_config, cameras_to_labels(self.datamanager.train_dataset.cameras))
+
+    def _fill_store(self) -> None:
+        """Keeps some of the data set in the model, to be looked at without it."""
+        if self.model.label_store is not None:
             self.model.label_store.fill(*self._shown_maps())
+
+    def _shown_places(self, count: int) -> list[int]:
+        """Positions of images of the evaluation split, evenly spread."""
+        places = self.datamanager.split_indices("test")
+        return [places[i * len(places) // count] for i in range(count)]
 
     def _shown_maps(self) -> tuple[Tensor, Tensor]:
         """Label maps with their poses that are shown first: of the evaluation split."""
         data = self.datamanager
-        places = data.split_indices("test")
-        chosen = [places[i * len(places) // STORED_MAPS] for i in range(STORED_MAPS)]
+        chosen = self._shown_places(STORED_MAPS)
         labels = data.image_set.labels
         assert labels is not None
         return data.label_maps(chosen), torch.as_tensor(labels)[chosen]
@@ -142,7 +163,7 @@ class GanPipeline(VanillaPipeline):
         losses, figures = self.model.training_losses(
             images, labels, fake_labels, step, self.world_size, maps
         )
-        figures["kimg"] = self.model.objective.images_seen / 1000
+        figures["kimg"] = self.model.images_seen / 1000
         return {}, losses, figures
 
     def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
@@ -212,7 +233,7 @@ class GanPipeline(VanillaPipeline):
             conditioning="independent" if generator.latent.pose_conditioning else "none",
             settings={
                 "truncation": config.truncation,
-                "images_seen": int(self.model.objective.images_seen),
+                "images_seen": int(self.model.images_seen),
                 "samples_per_ray": generator.settings.samples
                 + generator.settings.importance_samples,
             },

@@ -26,7 +26,7 @@ from nerfstudio_gan3d.training.checkpoints import (
     read_checkpoint,
 )
 
-LABEL_STORE = "_model.label_store."
+STORES = ("_model.label_store.", "_model.image_store.")
 """Prefix of the label maps that a checkpoint keeps."""
 
 
@@ -94,16 +94,26 @@ def adopt_networks(config: TrainerConfig, found: tuple[Path, dict[str, Any]] | N
     if found is None or networks is None:
         return None
     values, model = json.loads(networks), config.pipeline.model
-    assert isinstance(model, GanModelConfig)
+    if ("unet" in values) != (not isinstance(model, GanModelConfig)):
+        method = (
+            "gan3d-g3dr" if "unet" in values else "gan3d-eg3d, gan3d-ballgan or gan3d-pix2pix3d"
+        )
+        raise CheckpointError(f"{found[0]}: holds networks of {method}; start ns-train {method}")
+    if not isinstance(model, GanModelConfig):
+        return _adopted(model, values, networks, found[0])
     # Checkpoints of before there were labels do not name them.
     kind = values.get("labels", {}).get("kind", "none")
     if (values["background"], kind) != (model.background, model.labels.kind):
         method = {"seg": "gan3d-pix2pix3d", "edge": "gan3d-pix2pix3d-edge"}.get(kind, "gan3d-eg3d")
         method = "gan3d-ballgan" if values["background"] else method
         raise CheckpointError(f"{found[0]}: holds networks of {method}; start ns-train {method}")
+    return _adopted(model, values, networks, found[0])
+
+
+def _adopted(model: Any, values: Mapping[str, Any], networks: str, path: Path) -> str:
     apply_settings(model, values)
     CONSOLE.print(
-        f"Networks, box and sampling are those of {found[0]}; options for them on the command line "
+        f"Networks, box and sampling are those of {path}; options for them on the command line "
         "have no effect."
     )
     return networks
@@ -128,7 +138,7 @@ def restore(
     if "optimizers" not in state and "networks" in state:
         # An import: networks without data set, augmentation and optimizers, which start afresh.
         # The label maps that are kept are the data set's, since a snapshot comes with none.
-        given = {k: v for k, v in state["pipeline"].items() if not k.startswith(LABEL_STORE)}
+        given = {k: v for k, v in state["pipeline"].items() if not k.startswith(STORES)}
         content = {**pipeline.state_dict(), **given}
         try:
             check_fits(pipeline, content)

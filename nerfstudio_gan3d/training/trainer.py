@@ -22,7 +22,7 @@ from torch import Tensor
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.training.checkpoints import checkpoint_path, remove_others, save_atomic
 from nerfstudio_gan3d.training.exits import Interrupts, user_errors
-from nerfstudio_gan3d.training.optimizers import lr_factor
+from nerfstudio_gan3d.training.optimizers import LrSchedule
 from nerfstudio_gan3d.training.progress import Progress, ProgressLine, flush_writers, put_scalars
 from nerfstudio_gan3d.training.resume import (
     adopt_networks,
@@ -61,6 +61,14 @@ class GanTrainerConfig(KeepsViewerSettings, TrainerConfig):
     rates begin to fall. 1 keeps them constant."""
     lr_final_factor: float = 0.1
     """Factor on the learning rates that is reached at the end, along half a cosine."""
+    lr_warmup: float = 0.0
+    """Share of training at which the learning rates have risen, along half a cosine, from
+    lr_warmup_factor. 0 starts with them."""
+    lr_warmup_factor: float = 0.04
+    """Factor on the learning rates at the very start, where they have to rise."""
+    beta1_cycle: tuple[float, float] | None = None
+    """Adam's decay of the first moment where the learning rate is lowest, and where it is highest:
+    it goes the opposite way (torch's OneCycleLR). None leaves it alone."""
     progress: Literal["line", "table", "none"] = "line"
     """How progress is shown: one line with ETA, nerfstudio's table, or not at all."""
 
@@ -219,13 +227,23 @@ class GanTrainer(Trainer):
             callback.run_callback_at_location(step, location=location)
 
     def _set_learning_rates(self, step: int) -> None:
-        if self.config.lr_decay_start >= 1:
+        config = self.config
+        if config.lr_decay_start >= 1 and config.lr_warmup <= 0:
             return
         share = self._progress.share(step, self._elapsed)
-        factor = lr_factor(share, self.config.lr_decay_start, self.config.lr_final_factor)
+        way = LrSchedule(
+            config.lr_decay_start,
+            config.lr_final_factor,
+            config.lr_warmup,
+            config.lr_warmup_factor,
+        )
+        factor = way.factor(share)
         for name, optimizer in self.optimizers.optimizers.items():
             for group, base in zip(optimizer.param_groups, self._base_lr[name], strict=True):
                 group["lr"] = base * factor
+                if config.beta1_cycle is not None and "betas" in group:
+                    low, high = config.beta1_cycle
+                    group["betas"] = (low + (high - low) * way.height(share), group["betas"][1])
 
     @profiler.time_function
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
@@ -278,7 +296,7 @@ class GanTrainer(Trainer):
             self._line.write(step + 1, self._images_seen(), losses)
 
     def _images_seen(self) -> int:
-        return int(self.pipeline.model.objective.images_seen)
+        return int(self.pipeline.model.images_seen)
 
     def eval_iteration(self, step: int) -> None:
         """Evaluates on the first process; the others would only repeat it."""
@@ -343,9 +361,23 @@ def validate(config: GanTrainerConfig) -> None:
         raise ValueError(f"max_num_iterations = {config.max_num_iterations}: give at least 1")
     if config.max_minutes < 0:
         raise ValueError(f"max_minutes = {config.max_minutes}: give 0 (no limit) or more")
-    for name in ("lr_decay_start", "lr_final_factor"):
+    for name in ("lr_decay_start", "lr_final_factor", "lr_warmup", "lr_warmup_factor"):
         if not 0 <= getattr(config, name) <= 1:
             raise ValueError(f"{name} = {getattr(config, name)}: it must lie in 0..1")
+    changes = config.lr_decay_start < 1 or config.lr_warmup > 0
+    if config.lr_warmup > config.lr_decay_start:
+        raise ValueError(
+            f"lr_warmup = {config.lr_warmup} and lr_decay_start = {config.lr_decay_start}: the "
+            "learning rate must have risen before it falls"
+        )
+    if config.beta1_cycle is not None:
+        if not all(0 <= beta < 1 for beta in config.beta1_cycle):
+            raise ValueError(f"beta1_cycle = {config.beta1_cycle}: both must lie in 0 <= beta < 1")
+        if not changes:
+            raise ValueError(
+                f"beta1_cycle = {config.beta1_cycle}: it follows the learning rate, which is "
+                "constant; set lr_warmup or lr_decay_start, or leave it out"
+            )
     if config.mixed_precision or config.use_grad_scaler:
         raise ValueError(
             "mixed_precision and use_grad_scaler must be False: R1 needs full precision"
@@ -358,8 +390,8 @@ def validate(config: GanTrainerConfig) -> None:
     if config.load_dir is not None and config.load_checkpoint is not None:
         raise ValueError("load_dir and load_checkpoint: give one of them")
     scheduled = [name for name, group in config.optimizers.items() if group.get("scheduler")]
-    if scheduled and config.lr_decay_start < 1:
+    if scheduled and changes:
         raise ValueError(
             f"optimizers.{scheduled[0]}.scheduler and lr_decay_start = {config.lr_decay_start} "
-            "both set the learning rate; use one of them"
+            f"with lr_warmup = {config.lr_warmup} both set the learning rate; use one of them"
         )

@@ -3,59 +3,38 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING
 
 import torch
 from nerfstudio.viewer.viewer_elements import (
     ViewerCheckbox,
-    ViewerControl,
-    ViewerDropdown,
     ViewerParameter,
-    ViewerRGB,
     ViewerSlider,
 )
-from viser import ClientHandle
 
 from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.latents import SceneRequest, has_codes
-from nerfstudio_gan3d.models.outputs import Backdrop
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
-from nerfstudio_gan3d.viewer.camera import first_camera
-from nerfstudio_gan3d.viewer.fair_lock import FairLock
 from nerfstudio_gan3d.viewer.label_editor import LabelEditor
-from nerfstudio_gan3d.viewer.pace import keep_pace
 from nerfstudio_gan3d.viewer.sliders import CodeControls, ViewerLevels
+from nerfstudio_gan3d.viewer.view_controls import COLOUR, OUTPUTS, OWN, REMOVED, ViewControls
 
 if TYPE_CHECKING:
-    from nerfstudio.viewer.control_panel import ControlPanel
     from nerfstudio.viewer.viewer import Viewer
 
     from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 
-OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
 LABELS = "labels"
 """Output of models with labels."""
-OWN, OTHER_SEED, COLOUR, REMOVED = "own", "another seed's", "plain colour", "removed"
+OTHER_SEED = "another seed's"
 # The sliders end here unless the configuration names a larger seed.
 LARGEST_SEED = 999
 # `seed_latent` doubles a seed, and torch's generators take 64 bits.
 MAXIMUM_SEED = 2**62 - 1
 
-# Default of "Max res", the longer side of the picture when nothing moves, for direct rendering on a
-# CPU.
-CPU_MAX_RES = 256
-# While training, the training waits as long as a picture takes.
-CPU_TRAINING_MAX_RES = 160
 
-
-class SceneControls(ViewerControl):
-    """What a user can choose in the viewer, and its defaults where there is none.
-
-    nerfstudio finds this object on the model by its type and calls `_setup` once, where the
-    controls are put into one folder in their own order. It is not a module, so a checkpoint knows
-    nothing of it. Without a viewer (ns-render, ns-export) the values are those of the model's
-    configuration.
+class SceneControls(ViewControls):
+    """Seeds, truncation, style mixing and backgrounds of a GAN; see `ViewControls`.
 
     Args:
         model: the model that shows the Scene; its configuration and the sizes of its generator are
@@ -68,9 +47,12 @@ class SceneControls(ViewerControl):
     def __init__(self, model: GanModel) -> None:
         config = model.config
         _validate(config)
-        self._config = config
-        self._panel: ControlPanel | None = None
-        self._training = False
+        chosen = OWN if config.background_seed is None else OTHER_SEED
+        choices = (
+            (OWN, OTHER_SEED, COLOUR, REMOVED) if config.background else (OWN, COLOUR, REMOVED)
+        )
+        super().__init__(config, choices, chosen)
+        self._config: GanModelConfig = config
         self._levels = model.generator.field.num_ws
         self.labels: LabelEditor | None = None
         if model.label_store is not None:
@@ -128,20 +110,8 @@ class SceneControls(ViewerControl):
             (free, max((self._levels - 1) // 2, free)),
             "First and last level taken from the mixing seed; low levels are coarse",
         )
-        choices = [OWN, COLOUR, REMOVED]
-        if config.background:
-            choices.insert(1, OTHER_SEED)
-        chosen = OWN if config.background_seed is None else OTHER_SEED
-        self.background = ViewerDropdown[str](
-            "Background", chosen, choices, hint="What is behind the object"
-        )
         self.background_seed = ViewerSlider(
             "Background seed", config.background_seed or 0, 0, seeds, 1
-        )
-        self.colour = ViewerRGB(
-            "Colour",
-            (255, 255, 255),
-            hint="Behind the output `foreground`, and with a plain colour behind `rgb`",
         )
         self.conditioning = ViewerCheckbox(
             "Conditioning pose",
@@ -200,71 +170,17 @@ class SceneControls(ViewerControl):
         )
         return tuple(label[0].tolist())
 
-    def backdrop(self) -> Backdrop:
-        """What stands behind the foreground; another seed's background is part of the `request`."""
-        red, green, blue = (channel / 255 for channel in self.colour.value)
-        if self.background.value == COLOUR:
-            return Backdrop("colour", (red, green, blue))
-        if self.background.value == REMOVED:
-            return Backdrop("removed", (red, green, blue))
-        return Backdrop("own", (red, green, blue))
-
     @property
-    def watched(self) -> bool:
-        """Whether a viewer shows what the controls name, while nothing trains."""
-        return self._panel is not None and not self._training
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return OUTPUTS if self.labels is None else (*OUTPUTS, LABELS)
 
-    def shown_output(self) -> str | None:
-        """The only output that is looked at; None without a viewer or where its screen is split.
-
-        Without super-resolution the other outputs are complete but for normals, so then one of the
-        two of a split screen stands for both.
-        """
-        if self._panel is None:
-            return None
-        if not self._panel.split:
-            return self._panel.output_render
-        if self._config.has_super_resolution:
-            return None
-        chosen = self._panel.output_render, self._panel.split_output_render
-        return "normals" if "normals" in chosen else chosen[0]
-
-    def _setup(self, viewer: Viewer) -> None:
-        """Puts the controls into the viewer; nerfstudio calls it when the viewer starts."""
-        super()._setup(viewer)
-        self._panel = viewer.control_panel
-        self._training = viewer.trainer is not None
-        # nerfstudio learns the outputs from the first picture; the choice is known before it.
-        shown = OUTPUTS if self.labels is None else (*OUTPUTS, LABELS)
-        self._panel.update_output_options(list(shown))
-        model = viewer.get_model()
-        if model.device.type == "cpu" and not self._config.has_super_resolution:
-            training = viewer.trainer is not None
-            self._panel._max_res.value = CPU_TRAINING_MAX_RES if training else CPU_MAX_RES
-        if viewer.trainer is None:
-            viewer.pause_train.visible = False
-        else:
-            # nerfstudio uses it in `with` statements only.
-            viewer.trainer.train_lock = viewer.train_lock = FairLock()  # type: ignore[assignment]
-        if viewer.config.max_num_display_images == 0:
-            viewer.hide_images.visible = False
-        # Between nerfstudio's statistics and its tabs.
-        order = viewer.stats_markdown.order + 0.5
-        with viewer.viser_server.gui.add_folder("Scene", order=order):
-            for element in self._elements():
-                element.install(viewer.viser_server)
-                # Called without the lock that a running render holds, so that a change interrupts
-                # it.
-                element.cb_hook = self._changed
-            reset = viewer.viser_server.gui.add_button("Reset view")
-            reset.on_click(lambda event: event.client and self._place_camera(event.client))
-        self._show_what_applies()
+    def _add_panel(self, viewer: Viewer, order: float) -> None:
         if self.labels is not None:
             # It reads data sets, which nothing that models import does.
             from nerfstudio_gan3d.viewer.label_panel import LabelPanel
 
-            LabelPanel(self.labels, viewer, order + 0.25)
-        viewer.viser_server.on_client_connect(self._greet)
+            LabelPanel(self.labels, viewer, order)
 
     def _elements(self) -> list[ViewerParameter]:
         """All controls that mean something for this model, in the order of the screen."""
@@ -291,42 +207,16 @@ class SceneControls(ViewerControl):
             elements += [self.conditioning, self.conditioning_azimuth, self.conditioning_elevation]
         return elements
 
-    def _show_what_applies(self) -> None:
-        """Hides the controls that the others switch off."""
-        applies = {
-            self.mix_seed: self.mix.value,
-            self.mix_levels: self.mix.value,
+    def _applies(self) -> dict[ViewerParameter, bool]:
+        """Controls that others switch off, and whether they mean something now."""
+        mixes, poses = bool(self.mix.value), bool(self.conditioning.value)
+        return {
+            self.mix_seed: mixes,
+            self.mix_levels: mixes,
             self.background_seed: self.background.value == OTHER_SEED,
-            self.conditioning_azimuth: self.conditioning.value,
-            self.conditioning_elevation: self.conditioning.value,
+            self.conditioning_azimuth: poses,
+            self.conditioning_elevation: poses,
         }
-        for element, shown in applies.items():
-            if element.gui_handle is not None:
-                element.set_visible(shown)
-
-    def _changed(self, element: ViewerParameter) -> None:
-        if element in (self.mix, self.background, self.conditioning):
-            self._show_what_applies()
-        # Training stops for a tenth of a second after a move of the camera; a slider deserves the
-        # same.
-        self.viewer.last_move_time = time.time()  # type: ignore[assignment]
-        self.viewer._trigger_rerender()
-
-    def _greet(self, client: ClientHandle) -> None:
-        """Prepares a browser that has just connected."""
-        keep_pace(self.viewer.render_statemachines[client.client_id])
-        self._place_camera(client)
-
-    def _place_camera(self, client: ClientHandle) -> None:
-        config = self._config
-        camera = first_camera(
-            config.view_radius, config.view_pivot, config.view_focal, client.camera.aspect
-        )
-        with client.atomic():
-            client.camera.up_direction = (0.0, 0.0, 1.0)
-            client.camera.position = camera.position
-            client.camera.look_at = camera.look_at
-            client.camera.fov = camera.fov
 
 
 def _validate(config: GanModelConfig) -> None:

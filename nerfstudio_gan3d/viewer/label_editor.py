@@ -235,7 +235,7 @@ class LabelEditor:
 
     @property
     def _device(self) -> torch.device:
-        return self._generator.mapping.w_avg.device
+        return self._generator.device
 
     @torch.no_grad()
     def _pick(

@@ -20,6 +20,7 @@ from nerfstudio_gan3d.export.options import SampleOptions
 from nerfstudio_gan3d.export.sheets import plan
 from nerfstudio_gan3d.latents import SceneRequest, request_latents
 from nerfstudio_gan3d.method_configs.threedgen import gan3d_3dgen_tiny
+from nerfstudio_gan3d.models.gan import GanModel
 from nerfstudio_gan3d.pretrained import fresh_model
 from nerfstudio_gan3d.run import MODEL_PREFIX, Run, load_run
 from nerfstudio_gan3d.training.checkpoints import checkpoint_path, save_atomic
@@ -43,7 +44,9 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pipeline__model__field__near=1.0,
         pipeline__model__field__far=3.0,
     )
-    model = with_shapes(fresh_model(config))
+    fresh = fresh_model(config)
+    assert isinstance(fresh, GanModel)
+    model = with_shapes(fresh)
     state = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     config.save_config()
     save_atomic({"step": 0, "pipeline": state}, checkpoint_path(config.get_checkpoint_dir(), 0))

@@ -207,3 +207,24 @@ def test_the_bundled_labelled_checkpoint(tmp_path: Path) -> None:
     # Held-out maps; all background would have 0.75 and 0.
     assert right[0] / 8 > 0.88
     assert right[1] / 8 > 0.65
+
+
+def test_the_bundled_surface_checkpoint(tmp_path: Path) -> None:
+    """Its figures are in the README: all of 100 meshes closed. Three seeds, on a coarse grid."""
+    name = "3dgen-cars64"
+    assert main(["pretrained", name, str(tmp_path / "cars")]) == 0
+    file = Path(pretrained.__file__).parent / "assets" / f"{name}.safetensors"
+    assert file.stat().st_size <= 16e6
+    header, _ = pretrained.read_bundle(file)
+    assert header["figures"]["mesh_watertight"] >= 0.8
+    assert not any("/" in str(value) for value in header["figures"].values())
+    opened = load_run(tmp_path / "cars", device="cpu")
+    for seed in range(3):
+        scene = opened.scene(SceneRequest(seed=seed))
+        mesh = extract_mesh(scene, 48, color="none", largest_component=True)
+        assert mesh.is_watertight
+        # Cars stand on the ground plane's axes: longer (z) than wide (x), and wider than nothing.
+        wide, high, long = mesh.extents
+        assert 0.7 < long <= 1.04
+        assert 0.25 < wide < long
+        assert 0.15 < high < long

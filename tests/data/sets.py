@@ -69,3 +69,20 @@ def write_zip(path: Path, content: dict[str, bytes], kind: int = zipfile.ZIP_STO
         for name, data in content.items():
             archive.writestr(name, data)
     return path
+
+
+def relative(index: int, size: int = 8) -> np.ndarray:
+    """Relative depth of image ``index`` as its file holds it: 0, 512, 1024, ... row by row, and
+    the index more."""
+    return (np.arange(size * size).reshape(size, size) * 512 + index).astype(np.uint16)
+
+
+def rgbd_files(count: int = 4, size: int = 8, root: str = "") -> dict[str, bytes]:
+    """A set in G3DR's layout: two classes, ``NAME.jpg`` and ``NAME_depth.png``."""
+    content: dict[str, bytes] = {}
+    for index in range(count):
+        name = f"{root}{1 + index // 2}/{1551 + index}"
+        flat = np.full((size, size, 3), 40 * index, np.uint8)
+        content[name + ".jpg"] = encode(flat, "JPEG")
+        content[name + "_depth.png"] = encode(relative(index, size))
+    return content

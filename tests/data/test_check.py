@@ -12,7 +12,7 @@ from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.data.check import check_set, pose_counts, pose_histogram, pose_range
 from nerfstudio_gan3d.data.commands import data_check
 from nerfstudio_gan3d.data.dataset import DataError, ImageSet
-from tests.data.sets import encode, files, image, write_folder, write_zip
+from tests.data.sets import encode, files, image, rgbd_files, write_folder, write_zip
 
 
 def degrees(*values: float) -> torch.Tensor:
@@ -85,6 +85,8 @@ def test_summary_of_a_whole_set(tmp_path: Path):
     for part in (
         "6 images of 8 x 8 pixels, all readable",
         "masks: yes   depth: yes   label maps: yes",
+        # Image i has (10000 + 100 * (0 to 63) + i) / 10000.
+        "depth range: 1.0000 to 1.6305 scene units",
         # Label map i is (ramp + i) % 3 of 64 pixels: each class is first in two of six maps.
         "classes: 0 background 33.3 %, 1 body 33.3 %, 2 wheel 33.3 %\n",
         "objects: 3",
@@ -105,6 +107,32 @@ def test_command_on_a_zip_of_images_alone(tmp_path: Path):
     with pytest.raises(DataError, match="no camera labels, so there is no pose histogram"):
         data_check(path, histogram=tmp_path / "h.png")
     assert not (tmp_path / "h.png").exists()
+
+
+def test_set_with_relative_depth(tmp_path: Path):
+    path = write_folder(tmp_path / "set", rgbd_files())
+    summary = check_set(ImageSet(path))
+    # Image i has (512 * (0 to 63) + i) / 65536.
+    assert (summary.depth_kind, summary.has_depth) == ("relative", True)
+    assert summary.depth_range == (0, (512 * 63 + 3) / 65536)
+    text = data_check(path)
+    assert f"{path}: 4 images of 8 x 8 pixels, all readable\nmasks: no   depth: yes" in text
+    assert "depth range: 0.0000 to 0.4922 (relative, 0 is near)\n" in text
+    assert text.endswith("camera labels: no (gan3d-rgbd gives every image the same camera)")
+    (path / "2/1554_depth.png").write_bytes(encode(np.zeros((8, 8), np.uint8)))
+    with pytest.raises(DataError, match=r"2/1554_depth.png: a depth map of mode L; expected 16"):
+        data_check(path)
+
+
+def test_background_does_not_count_in_the_depth_range(tmp_path: Path):
+    empty, half = np.zeros((8, 8), np.uint16), np.zeros((8, 8), np.uint16)
+    half[:, 4:] = 15000
+    content = {f"images/{n}.png": encode(image(0)) for n in "ab"}
+    content |= {"depth/a.png": encode(empty), "depth/b.png": encode(half)}
+    path = write_folder(tmp_path / "set", content)
+    assert check_set(ImageSet(path)).depth_range == (1.5, 1.5)
+    (path / "depth/b.png").write_bytes(encode(empty))
+    assert check_set(ImageSet(path)).depth_range is None
 
 
 def test_command_writes_the_histogram(tmp_path: Path):

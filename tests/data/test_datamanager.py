@@ -18,6 +18,7 @@ from nerfstudio_gan3d.data import datamanager as module
 from nerfstudio_gan3d.data.batches import ImageBatches
 from nerfstudio_gan3d.data.datamanager import GanDataManager, GanDataManagerConfig
 from nerfstudio_gan3d.data.dataset import DataError, ImageSet
+from nerfstudio_gan3d.data.depth import read_distance
 from nerfstudio_gan3d.data_parsers.images import Gan3dImagesDataParserConfig
 from tests.data.sets import encode, files, image, labels, write_folder, write_zip
 
@@ -297,3 +298,24 @@ def test_config_paths_yaml_and_command_line(tmp_path: Path, monkeypatch: pytest.
     for words in (["--label-kind", "seg"], ["--num-classes", "3"]):
         with pytest.raises(SystemExit):
             tyro.cli(GanDataManagerConfig, default=config, args=words)
+
+
+def test_depth_in_training(path: Path, tmp_path: Path):
+    config = make_config(path, batch_size=5, mirror=True, resolution=4, with_depth=True)
+    manager = config.setup()
+    direct = ImageBatches(ImageSet(path), 5, 4, mirror=True, with_depth=True)
+    ours, wanted = manager.next_images(3)["depth"], direct.batch(3)["depth"]
+    assert wanted is not None
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=0)
+    images, distances, cameras = manager.rgbd([7, 2])
+    mean = image(7).reshape(4, 2, 4, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(images[0].permute(1, 2, 0), mean, atol=0.51)
+    np.testing.assert_array_equal(distances[1, 0], read_distance(ImageSet(path), 2, 4))
+    torch.testing.assert_close(cameras, torch.tensor(labels(100))[[7, 2]])
+
+    bare = write_folder(tmp_path / "bare", {"a.png": encode(image(0))})
+    with pytest.raises(DataError, match="bare: the set has no depth, but the method learns"):
+        make_config(bare, with_depth=True).setup()
+    # Who opens a checkpoint only looks.
+    make_config(bare, with_depth=True).setup(test_mode="test")
+    make_config(bare).setup()

@@ -7,7 +7,9 @@ from nerfstudio_gan3d.data.resize import (
     reduce_depth,
     reduce_label_map,
     resize_coverage,
+    resize_depth,
     resize_image,
+    resize_relative_depth,
 )
 
 
@@ -83,3 +85,45 @@ def test_label_majority_goes_with_depth():
 def test_reduction_must_divide_the_size():
     with pytest.raises(ValueError, match="9 x 9 pixels cannot be reduced 2 times"):
         reduce_depth(np.ones((9, 9), np.float32), 2)
+
+
+def test_resized_depth_never_mixes_object_and_background():
+    depth = np.array([[2, 4, 0], [2, 4, 0], [6, 0, 0]], np.float32)
+    # A new pixel covers 1.5 x 1.5 old ones, 2.25 in all. Upper left: all object, the sum of
+    # area times depth is 1 * 2 + 0.5 * 4 + 0.5 * 2 + 0.25 * 4 = 6. Upper right: object on 0.5 * 1 +
+    # 0.5 * 0.5 = 0.75 of 2.25, background. Lower left: 0.5 * 1 * 2 + 0.5 * 0.5 * 4 + 1 * 6 = 8 on
+    # 0.5 + 0.25 + 1 = 1.75. Lower right: 0.25 of 2.25, background.
+    expected = [[(2 + 2 + 1 + 1) / 2.25, 0], [8 / 1.75, 0]]
+    np.testing.assert_allclose(resize_depth(depth, 2), expected, rtol=1e-6)
+    # Exactly half is object.
+    half = np.array([[3, 0], [0, 5]], np.float32)
+    assert resize_depth(half, 1).tolist() == [[4]]
+    # Enlarged: each old pixel becomes four of its own value.
+    assert resize_depth(half, 4).tolist() == np.repeat(np.repeat(half, 2, 0), 2, 1).tolist()
+    assert resize_depth(half, 2) is half
+
+
+@pytest.mark.parametrize("resolution", [12, 8, 5, 31, 24, 48])
+def test_a_wall_keeps_its_depth_at_any_resolution(resolution: int):
+    depth = np.where(np.random.default_rng(0).random((24, 24)) < 0.6, 1.7, 0).astype(np.float32)
+    resized = resize_depth(depth, resolution)
+    np.testing.assert_allclose(resized[resized > 0], 1.7, rtol=1e-6)
+    if resolution < 24 and 24 % resolution == 0:
+        np.testing.assert_allclose(resized, reduce_depth(depth, 24 // resolution), rtol=1e-6)
+
+
+def test_relative_depth_is_averaged_and_stays_in_its_range():
+    depth = np.array([[0, 16384, 0, 0], [65535, 1, 0, 3]], np.float32)
+    depth = np.concatenate([depth, depth]) / np.float32(65536)
+    # (0 + 16384 + 65535 + 1) / 4 = 20480, a fraction that integers would have lost in 0.75.
+    expected = np.array([[20480, 0.75], [20480, 0.75]]) / 65536
+    np.testing.assert_allclose(resize_relative_depth(depth, 2), expected, rtol=1e-6)
+    step = np.zeros((40, 40), np.float32)
+    step[:, 20:] = 65535 / 65536
+    for resolution in (15, 33, 64):
+        # Lanczos overshoots beside the step: without the limits these would be -0.1 and 1.1.
+        resized = resize_relative_depth(step, resolution)
+        assert resized.dtype == np.float32
+        assert resized.min() == 0
+        assert resized.max() == np.float32(65535 / 65536)
+        assert resized.mean() == pytest.approx(0.5, abs=0.01)

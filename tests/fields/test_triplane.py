@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.fields.decoder import initial_ball
 from nerfstudio_gan3d.fields.triplane import PLANE_AXES, PlaneAxes, TriPlane, sample_planes
-from nerfstudio_gan3d.models.generator import BoundField
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.rendering.renderer import Conventions
 
 W = 8

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_gan3d.losses.geometry import background_loss, density_variation, distortion_loss
+from nerfstudio_gan3d.losses.geometry import (
+    background_loss,
+    density_variation,
+    depth_variation,
+    distortion_loss,
+)
 from nerfstudio_gan3d.scene import FieldSamples
 from tests.parity.fill import Fixture
 
@@ -104,3 +109,32 @@ def test_density_variation_does_not_see_the_end_of_the_box() -> None:
             return FieldSamples(raw, torch.zeros(*raw.shape[:2], 3))
 
     assert float(density_variation(Box(), 1, (1.0, 1.0, 1.0), 500, 0.1)) == 0
+
+
+def test_depth_variation_of_a_hand_worked_map() -> None:
+    # Horizontal differences 1, 2, 0, -1: mean square 6 / 4. Vertical: 3, 2, -1: 14 / 3.
+    depth = torch.tensor([[[[1.0, 2, 4], [4, 4, 3]]]])
+    assert depth_variation(depth).item() == pytest.approx(6 / 4 + 14 / 3)
+    # Two images: one mean over both of them.
+    both = torch.cat([depth, torch.full_like(depth, 7.0)])
+    assert depth_variation(both).item() == pytest.approx((6 / 4 + 14 / 3) / 2)
+    assert depth_variation(depth[..., :1]).item() == 9
+    assert depth_variation(depth[..., :1, :1]).item() == 0
+
+
+def test_depth_variation_of_a_slope_is_its_two_steps_squared() -> None:
+    row, column = torch.meshgrid(torch.arange(5.0), torch.arange(9.0), indexing="ij")
+    depth = (4 + 0.1 * column - 0.3 * row)[None, None].double().requires_grad_()
+    found = depth_variation(depth)
+    torch.testing.assert_close(found.item(), 0.01 + 0.09, rtol=1e-6, atol=0)
+    uneven = torch.rand(2, 1, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(depth_variation, (uneven,))
+
+
+def test_depth_variation_equals_the_published_values() -> None:
+    stored = Fixture("losses")
+    found = depth_variation(stored["nfs_depth"][:, None])
+    torch.testing.assert_close(found, stored["depth_tv"][0], rtol=1e-5, atol=0)
+    rendered = Fixture("g3dr_128")
+    found = depth_variation(rendered["novel_depth"])
+    torch.testing.assert_close(found, rendered["depth_tv"][0], rtol=1e-5, atol=0)

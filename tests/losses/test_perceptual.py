@@ -1,5 +1,6 @@
 """LPIPS on a VGG-16 of random weights, against the formula written out, and weights that lack."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,12 @@ def distance(vgg: Path) -> PerceptualDistance:
     return PerceptualDistance(vgg)
 
 
-def written_out(image: Tensor, target: Tensor, weights: dict[str, Tensor]) -> Tensor:
+def written_out(
+    image: Tensor,
+    target: Tensor,
+    weights: dict[str, Tensor],
+    factors: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0),
+) -> Tensor:
     """LPIPS as the paper has it, layer by layer."""
     linear = torch.load(Path(kept.__file__).parent / "lpips_models" / "vgg.pth", map_location="cpu")
     mean = torch.tensor([-0.030, -0.088, -0.188]).double().view(3, 1, 1)
@@ -80,7 +86,7 @@ def written_out(image: Tensor, target: Tensor, weights: dict[str, Tensor]) -> Te
             unit = x / x.norm(dim=1, keepdim=True)
             difference = (unit[: len(image)] - unit[len(image) :]).square()
             importance = linear[f"lin{layer}.model.1.weight"].double().view(-1, 1, 1)
-            total = total + (importance * difference).sum(1).mean((1, 2))
+            total = total + factors[layer] * (importance * difference).sum(1).mean((1, 2))
             layer += 1
     assert layer == 5
     return total
@@ -104,6 +110,51 @@ def test_distance_equals_the_formula_for_each_image(
     single = distance(image.float(), target.float())
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("factors", [(0.0, 0.0, 0.0, 1.0, 1.0), (0.5, 0.0, 2.0, 0.0, 0.25)])
+def test_layers_are_weighed_one_by_one(vgg: Path, factors: tuple[float, ...]) -> None:
+    image, target = images(2, 3, 16, 20)
+    found = PerceptualDistance(vgg, layers=factors)(image, target)
+    expected = written_out(image, target, torch.load(vgg), factors)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    assert ((expected - written_out(image, target, torch.load(vgg))).abs() > 1e-3).all()
+
+
+def test_all_layers_alike_are_the_distance_itself(vgg: Path, distance: PerceptualDistance) -> None:
+    image, target = images(2, 3, 16, 16)
+    image.requires_grad_()
+    found = PerceptualDistance(vgg, layers=(1.0, 1.0, 1.0, 1.0, 1.0))(image, target)
+    expected = distance(image, target)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.sum(), image), torch.autograd.grad(expected.sum(), image)
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [(1.0, 1.0), (0.0,) * 5, (1.0, 1.0, 1.0, 1.0, -1.0), (1.0, 1.0, 1.0, 1.0, math.inf)]
+)
+def test_layers_that_mean_nothing_are_refused(vgg: Path, wrong: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match=r"LPIPS layers .*: give 5 factors of 0 or more"):
+        PerceptualDistance(vgg, layers=wrong)
+
+
+def test_sentences_name_the_option_of_the_method_that_asks(vgg: Path, tmp_path: Path) -> None:
+    own = "--pipeline.model.losses.lpips 0"
+    with pytest.raises(ValueError, match=f"train without them: {own}$"):
+        PerceptualDistance(tmp_path / "own.pth", without=own)
+    broken = tmp_path / "broken.pth"
+    for content in (b"text", None):
+        if content is None:
+            torch.save({}, broken)
+        else:
+            broken.write_bytes(content)
+        with pytest.raises(ValueError, match=f"train without it: {own}$"):
+            PerceptualDistance(broken, without=own)
+    small = torch.zeros(1, 3, 8, 8)
+    with pytest.raises(ValueError, match=f"train without it: {own}$"):
+        PerceptualDistance(vgg, without=own)(small, small)
 
 
 def test_distance_is_symmetric_and_zero_for_equal_images(distance: PerceptualDistance) -> None:

@@ -67,6 +67,17 @@ def test_six_outputs_have_default_names_and_can_be_renamed(tmp_path: Path):
     )
     assert seen.mask_logit is not None
     assert seen.mask_logit.unique().tolist() == [1.5]
+
+    class Classifier(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.mean(dim=(2, 3)), x[:, :, 0, 0].repeat(1, 2)
+
+    sure = save(Classifier(), tmp_path / "classifier.pt")
+    seen = TorchScriptExtractor(sure, ("features", "class_logits"), input_size=8)(
+        torch.full((2, 3, 8, 8), 0.5)
+    )
+    assert seen.class_logits is not None
+    assert seen.class_logits.tolist() == [[0.5] * 6] * 2
     with pytest.raises(ValueError, match=r"returns 2 output\(s\) and evaluator_outputs names 0"):
         TorchScriptExtractor(path, input_size=8)
     with pytest.raises(ValueError, match=r"features with shape \(2, 1, 8, 8\).*check the order"):
@@ -114,10 +125,15 @@ def test_inception_gives_2048_features_of_eight_bit_images(inception_weights: Pa
     extractor = InceptionExtractor(inception_weights)
     # Weights other than the published ones must not pass for the space that FID is defined in.
     assert extractor.name.startswith("inception-v3:weights-")
-    assert extractor.outputs == ("features",)
+    assert extractor.outputs == ("features", "class_logits")
     image = torch.rand(2, 3, 32, 32) * 2 - 1
-    found = extractor(image).features
+    extraction = extractor(image)
+    found, logits = extraction.features, extraction.class_logits
     assert found.shape == (2, 2048)
+    # The last layer without its bias.
+    last = torch.load(inception_weights)["fc.weight"]
+    assert logits is not None
+    torch.testing.assert_close(logits, found @ last.T)
     assert found[0].sub(found[1]).abs().max() > 0
     # Differences below the step of 8 bits do not reach the network.
     rounded = to_eight_bit(image).float() / 127.5 - 1

@@ -15,6 +15,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
 from nerfstudio_gan3d.fields.coded import UnisurfField
 from nerfstudio_gan3d.losses.surface import normal_smoothness
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.checks import validate
 from nerfstudio_gan3d.models.config import (
     DiscriminatorConfig,
@@ -25,7 +26,7 @@ from nerfstudio_gan3d.models.config import (
     SurfaceConfig,
 )
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
-from nerfstudio_gan3d.models.generator import BoundField, Generator
+from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.models.threedgen import (

@@ -21,10 +21,12 @@ from nerfstudio_gan3d.losses.labels import (
     label_cross_entropy,
     reduce_nearest,
 )
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.config import LabelConfig
-from nerfstudio_gan3d.models.generator import BoundField, Generator, Images, Latents
+from nerfstudio_gan3d.models.generator import Generator, Latents
 from nerfstudio_gan3d.models.label_images import as_label_map, label_ids
 from nerfstudio_gan3d.models.label_objective import cross_view
+from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.networks.discriminator import resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from nerfstudio_gan3d.networks.stylegan2 import truncate

@@ -16,7 +16,8 @@ from nerfstudio_gan3d.fields.sphere import sphere_angles, sphere_distance
 from nerfstudio_gan3d.fields.triplane import PreparedPlanes
 from nerfstudio_gan3d.losses.adversarial import discriminator_loss, generator_loss
 from nerfstudio_gan3d.losses.geometry import background_loss
-from nerfstudio_gan3d.models.generator import Generator, Images, Latents
+from nerfstudio_gan3d.models.generator import Generator, Latents
+from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.rendering.compositing import midpoint_weights
 from nerfstudio_gan3d.rendering.renderer import Jitter, Rendering, render
 from nerfstudio_gan3d.rendering.samplers import reference_importance, reference_stratified

@@ -14,7 +14,7 @@ from torch import Tensor
 from nerfstudio_gan3d.fields.coded import PreparedCodes, UnisurfField
 from nerfstudio_gan3d.fields.surface_mlp import ColourMlp, GeometryMlp
 from nerfstudio_gan3d.losses.surface import density_gradient, normal_smoothness
-from nerfstudio_gan3d.models.generator import BoundField
+from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.rendering.compositing import occupancy_weights, weighted_sum
 from nerfstudio_gan3d.rendering.surface import find_surface, reference_shell_samples, shell_width
 from nerfstudio_gan3d.scene import Bounds, Scene

@@ -90,7 +90,8 @@ def test_both_generators_and_the_discriminator_arrive(tmp_path: Path) -> None:
             "D": discriminator_description(judge),
         },
     )
-    model = imported(file, tmp_path / "run").model
+    run = imported(file, tmp_path / "run")
+    model = run.model
     for own, given in ((model.generator_ema, averaged), (model.generator, trained)):
         for name, value in given.state_dict().items():
             if name != "superresolution.resample_filter":
@@ -102,7 +103,7 @@ def test_both_generators_and_the_discriminator_arrive(tmp_path: Path) -> None:
     judge.b4.group_size = 2
     with torch.no_grad():
         torch.testing.assert_close(own(*pair, LABELS), judge(*pair, LABELS))
-    assert model.config.discriminator.mapping_layers == 2
+    assert run.settings.discriminator.mapping_layers == 2
     assert int(model.objective.images_seen) == 25_000_000
 
 

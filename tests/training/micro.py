@@ -58,17 +58,16 @@ def micro_config(
     **options: Any,
 ) -> GanTrainerConfig:
     """The same as a configuration; another method gets the same sizes."""
+    places = {"pipeline.datamanager.data": data, "output_dir": output}
+    return configured(method, {**OPTIONS, **places, **options})
+
+
+def configured(method: MethodSpecification, options: dict[str, Any]) -> GanTrainerConfig:
+    """A method's configuration with these options, for a run that shows no progress."""
     config = copy.deepcopy(method.config)
     assert isinstance(config, GanTrainerConfig)
-    options = {
-        "pipeline.datamanager.data": data,
-        "output_dir": output,
-        "timestamp": "run",
-        "experiment_name": "micro",
-        "progress": "none",
-        **options,
-    }
-    for name, value in {**OPTIONS, **options}.items():
+    named = {"timestamp": "run", "experiment_name": "micro", "progress": "none"}
+    for name, value in {**named, **options}.items():
         *path, last = name.replace("__", ".").split(".")
         place: Any = config
         for part in path:

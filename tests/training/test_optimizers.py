@@ -6,18 +6,42 @@ import math
 import pytest
 import torch
 
-from nerfstudio_gan3d.training.optimizers import GanAdamConfig, lr_factor
+from nerfstudio_gan3d.training.optimizers import GanAdamConfig, LrSchedule
 
 
 def test_lr_falls_along_half_a_cosine() -> None:
     # From 1 to 0.2: half way between start and end the cosine is 0, so 0.2 + 0.8 / 2.
-    factors = [lr_factor(share, 0.6, 0.2) for share in (0.0, 0.59, 0.6, 0.8, 1.0, 1.5)]
+    schedule = LrSchedule(0.6, 0.2)
+    factors = [schedule.factor(share) for share in (0.0, 0.59, 0.6, 0.8, 1.0, 1.5)]
     assert factors == pytest.approx([1.0, 1.0, 1.0, 0.6, 0.2, 0.2])
-    assert lr_factor(0.7, 0.6, 0.2) == pytest.approx(0.2 + 0.4 * (1 + math.cos(math.pi / 4)))
+    assert schedule.factor(0.7) == pytest.approx(0.2 + 0.4 * (1 + math.cos(math.pi / 4)))
 
 
 def test_lr_stays_when_the_decay_is_off() -> None:
-    assert [lr_factor(share, 1.0, 0.1) for share in (0.0, 0.999, 1.0)] == [1.0, 1.0, 1.0]
+    assert [LrSchedule(1.0, 0.1).factor(share) for share in (0.0, 0.999, 1.0)] == [1.0, 1.0, 1.0]
+
+
+def test_with_a_warm_up_the_learning_rate_is_torchs_one_cycle() -> None:
+    """Rate and first beta of OneCycleLR over 200 steps, of which a fifth rises."""
+    total, rise = 200, 0.2
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    adam = torch.optim.Adam([parameter], lr=1.0, betas=(0.9, 0.99))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        adam, max_lr=1.0, total_steps=total, pct_start=rise, div_factor=25, final_div_factor=1e4
+    )
+    # It counts phases in steps from 0 to 199, and the first one ends at step 39.
+    warmup = (rise * total - 1) / (total - 1)
+    schedule = LrSchedule(warmup, 1 / 25 / 1e4, warmup, 1 / 25)
+    low, high = 0.95, 0.85
+    for step in range(total):
+        share = step / (total - 1)
+        group = adam.param_groups[0]
+        assert schedule.factor(share) == pytest.approx(group["lr"], abs=1e-9)
+        beta = low + (high - low) * schedule.height(share)
+        assert beta == pytest.approx(group["betas"][0], abs=1e-9)
+        adam.step()
+        if step < total - 1:
+            cycle.step()
 
 
 def test_lazy_correction_is_the_published_one() -> None:

@@ -22,6 +22,7 @@ from viser import ClientHandle
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 from nerfstudio_gan3d.models.pix2pix3d import pix2pix3d_edges_tiny, pix2pix3d_tiny
+from nerfstudio_gan3d.models.scene_model import SceneModel
 from nerfstudio_gan3d.viewer.settings import gan_viewer_config
 
 PATIENCE = 120.0
@@ -39,13 +40,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 class ModelPipeline(nn.Module):
     """What a viewer needs of a pipeline."""
 
-    def __init__(self, model: GanModel, datamanager: Any = None) -> None:
+    def __init__(self, model: SceneModel[Any, Any], datamanager: Any = None) -> None:
         super().__init__()
         self._model = model
         self.datamanager = datamanager or SimpleNamespace(includes_time=False)
 
     @property
-    def model(self) -> GanModel:
+    def model(self) -> SceneModel[Any, Any]:
         """The model, under the name that the viewer shows it by."""
         return self._model
 
@@ -134,7 +135,7 @@ class Session:
 
 @contextmanager
 def running_viewer(
-    model: GanModel, folder: Path, max_res: int | None = None, datamanager: Any = None
+    model: SceneModel[Any, Any], folder: Path, max_res: int | None = None, datamanager: Any = None
 ) -> Iterator[Session]:
     """A viewer of this model on a free port of this machine; ``max_res`` limits its pictures,
     ``datamanager`` is that of a data set."""

@@ -60,6 +60,22 @@ def test_controls_that_are_switched_off_change_nothing(model: GanModel) -> None:
     assert controls.request() == before
 
 
+def test_controls_that_mean_nothing_now_are_known(model: GanModel) -> None:
+    controls = model.controls
+
+    def applying() -> set[str]:
+        return {element.name for element, applies in controls._applies().items() if applies}
+
+    assert len(controls._applies()) == 5
+    assert applying() == set()
+    controls.mix.value = True
+    assert applying() == {"Mixing seed", "Mixed levels"}
+    controls.background.value = "another seed's"
+    controls.conditioning.value = True
+    controls.mix.value = False
+    assert applying() == {"Background seed", "Pose azimuth", "Pose elevation"}
+
+
 @pytest.mark.parametrize(
     ("choice", "mode"),
     [("own", "own"), ("another seed's", "own"), ("plain colour", "colour"), ("removed", "removed")],

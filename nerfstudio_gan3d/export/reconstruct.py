@@ -1,0 +1,220 @@
+"""The command `gan3d reconstruct`: one photograph to views, a film, a mesh and a run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import trimesh
+from jaxtyping import Float
+from torch import Tensor
+
+from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.data.errors import DataError
+from nerfstudio_gan3d.data.layout import DEPTH_ENDING
+from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.export.mesh import describe, extract_mesh, largest_part, write_mesh
+from nerfstudio_gan3d.export.pictures import (
+    block,
+    color_depth,
+    depth_range,
+    table,
+    tiles,
+    write_png,
+    write_video,
+)
+from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions
+from nerfstudio_gan3d.export.record import command_line, described
+from nerfstudio_gan3d.image_views import ImageView
+from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.models.g3dr import G3drModel, G3drModelConfig
+from nerfstudio_gan3d.models.settings import plain_settings
+from nerfstudio_gan3d.pretrained import DATA, check_empty, unpacked_config, write_run
+from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, Run, load_run
+from nerfstudio_gan3d.scene import Scene
+from nerfstudio_gan3d.training.checkpoints import read_checkpoint
+from nerfstudio_gan3d.viewer.image_files import (
+    estimate_depth,
+    make_view,
+    read_depth,
+    read_photo,
+)
+
+OUTPUTS = ("rgb", "depth")
+FILM_TURN = 0.25, 0.1
+"""Largest azimuth and elevation of the film, radians: the path of the published videos."""
+FRAMES_PER_SECOND = 40
+
+
+def reconstruct(options: ReconstructOptions) -> str:
+    """Makes a Scene of a photograph and writes what options ask for; returns sentences about it.
+
+    Raises:
+        ValueError: If the run is not of a method that takes images, the photograph or its depth
+            cannot be used, or a file cannot be written.
+    """
+    options.validate()
+    run = load_run(options.load_config)
+    settings = image_settings(run)
+    if options.run:
+        check_empty(options.output / "run")
+    view, source = photograph(options, settings)
+    scene = run.scene(SceneRequest(image=view))
+    told = [_views(run, options, settings, scene, view)]
+    if options.frames:
+        file = options.output / "orbit.mp4"
+        cameras = around(settings, options.frames)
+        frames = (block(tiles(run, scene, one, OUTPUTS, options.size)) for one in cameras.split(1))
+        write_video(frames, file, FRAMES_PER_SECOND)
+        told.append(f"{file}: {options.frames} frames, rgb and depth")
+    if options.mesh != "none":
+        file = options.output / f"mesh.{options.mesh}"
+        mesh = scene_mesh(run, scene, options.resolution, options.behind)
+        write_mesh(mesh, file)
+        told.append(f"{file}: {describe(mesh)}")
+    if options.run:
+        folder = options.output / "run"
+        write_scene_run(run, view, folder)
+        told.append(f"{folder}: look at it with ns-viewer --load-config {folder / CONFIG_NAME}")
+    record = options.output / "reconstruction.json"
+    content: dict[str, Any] = {
+        "command": command_line("reconstruct", options),
+        "run": str(run.folder),
+        "checkpoint": run.checkpoint.name,
+        "method": run.config.method_name,
+        "images_seen": run.images_seen,
+        "depth": source,
+        "depth_range": list(settings.depth_range),
+        "views": described(run, _cameras(settings, options)),
+    }
+    with replaced(record) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return "\n".join(told)
+
+
+def image_settings(run: Run) -> G3drModelConfig:
+    """The settings of a run whose Scenes are made of images; ValueError for another one."""
+    if not isinstance(run.settings, G3drModelConfig):
+        raise ValueError(
+            f"{run.folder} is a run of {run.config.method_name}, whose Scenes are not made of "
+            "photographs; open one of gan3d-g3dr or gan3d-g3dr-tiny"
+        )
+    return run.settings
+
+
+def photograph(options: ReconstructOptions, settings: G3drModelConfig) -> tuple[ImageView, str]:
+    """The photograph with its depth, and where the depth is from.
+
+    Raises:
+        DataError: If one of them cannot be used, or there is neither depth nor a network for it.
+    """
+    photo = read_photo(_content(options.image), str(options.image))
+    file = options.depth or options.image.with_name(f"{options.image.stem}{DEPTH_ENDING}")
+    if file.is_file():
+        depth, source = read_depth(_content(file), str(file)), str(file)
+    else:
+        # Only this needs transformers, which takes a while to import.
+        from nerfstudio_gan3d.data.estimators import DepthEstimator
+
+        estimator = DepthEstimator(options.depth_model, options.depth_kind)
+        photo, depth = estimate_depth(photo, estimator)
+        source = f"estimated by {options.depth_model}"
+    return make_view(photo, depth, settings.image_resolution, settings.depth_range), source
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+
+
+def _cameras(settings: G3drModelConfig, options: ReconstructOptions) -> Float[Tensor, "v 25"]:
+    azimuth = torch.deg2rad(torch.tensor(options.angles()))
+    elevation = torch.full_like(azimuth, math.radians(options.elevation))
+    return orbit_labels(azimuth, elevation, settings.view_radius, focal=settings.view_focal)
+
+
+def around(settings: G3drModelConfig, frames: int) -> Float[Tensor, "f 25"]:
+    """The published videos' path: azimuth ``0.25 sin(2 pi s)`` and elevation ``0.1 cos(2 pi s)``,
+    radians, once around the photograph's own camera without a double at the end."""
+    way = 2 * math.pi * torch.arange(frames) / frames
+    azimuth, elevation = FILM_TURN[0] * way.sin(), FILM_TURN[1] * way.cos()
+    return orbit_labels(azimuth, elevation, settings.view_radius, focal=settings.view_focal)
+
+
+def _views(
+    run: Run,
+    options: ReconstructOptions,
+    settings: G3drModelConfig,
+    scene: Scene,
+    view: ImageView,
+) -> str:
+    """Writes the input and all views side by side, and each view in a file of its own."""
+    cameras = _cameras(settings, options).to(run.device)
+    pictures = tiles(run, scene, cameras, OUTPUTS, options.size)
+    for name, images in pictures.items():
+        for angle, picture in zip(options.angles(), images, strict=True):
+            write_png(picture, options.output / f"{name}_{angle:+.0f}.png")
+    side = settings.image_resolution
+    given = view.image[0].permute(1, 2, 0).cpu().numpy()
+    depth = view.distance.permute(0, 2, 3, 1)
+    depth = color_depth(depth, torch.ones_like(depth), depth_range(run))[0]
+    write_png(block({"rgb": given[None], "depth": depth[None]}), options.output / "input.png")
+    sheet = options.output / "views.png"
+    rows = [[block({name: images})] for name, images in pictures.items()]
+    if options.size in (None, side):
+        write_png(table([given, depth], rows), sheet)
+    else:
+        write_png(block(pictures), sheet)
+    return f"{sheet}: {len(cameras)} views"
+
+
+def scene_mesh(run: Run, scene: Scene, resolution: int, behind: float | None) -> trimesh.Trimesh:
+    """The Scene's surface; of what lies no farther ``behind`` the origin (half sides of the box)
+    its largest part, where that is given.
+
+    Raises:
+        ValueError: If there is no surface, or none is left.
+    """
+    mesh = extract_mesh(scene, resolution, device=run.device)
+    if behind is None:
+        return mesh
+    limit = -behind * scene.bounds.box[2] / 2
+    kept = (mesh.triangles[:, :, 2] > limit).all(1)
+    if not kept.any():
+        raise ValueError(f"--behind is {behind}; nothing of the surface lies before it")
+    part = mesh.copy()
+    part.update_faces(kept)
+    part.remove_unreferenced_vertices()
+    part.metadata.update(mesh.metadata)
+    return largest_part(part)
+
+
+def write_scene_run(run: Run, view: ImageView, folder: Path) -> None:
+    """Writes a run whose kept images are all this one; for looking at, not for training.
+
+    Raises:
+        ValueError: If the folder is not empty.
+    """
+    check_empty(folder)
+    target = folder.expanduser().absolute()
+    settings = cast(G3drModelConfig, run.settings)
+    method = run.config.method_name
+    assert method is not None
+    config = unpacked_config(run.folder, method, plain_settings(settings), target)
+    # A place without images: cameras of the checkpoint stand in for those of a data set.
+    config.pipeline.datamanager.data = target / "images"
+    model = cast(G3drModel, run.model)
+    state = {MODEL_PREFIX + name: value.cpu() for name, value in model.state_dict().items()}
+    shown = copy.deepcopy(model.images)
+    shown.fill(view.image.to(run.device), view.distance.to(run.device))
+    for name, value in shown.state_dict().items():
+        state[f"{MODEL_PREFIX}image_store.{name}"] = value.cpu()
+    saved = read_checkpoint(run.checkpoint)["pipeline"]
+    state |= {name: value for name, value in saved.items() if name.startswith(DATA)}
+    write_run(config, {"step": run.step, "pipeline": state, "inference_only": True})

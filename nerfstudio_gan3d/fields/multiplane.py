@@ -1,0 +1,139 @@
+"""Three planes sampled at several resolutions, and a decoder: the field of G3DR.
+
+The planes come from a network that saw an image, not from latents; see
+`models.image_generator`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.fields.decoder import Decoder
+from nerfstudio_gan3d.fields.triplane import PLANE_AXES, sample_planes
+from nerfstudio_gan3d.scene import FieldSamples
+
+MultiPlaneAxes = Literal["xy_xz_zy", "xy_xz_zx"]
+
+
+def to_published_frame(positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+    """``(x, y, z) -> (-z, y, x)``: from this project's world, whose input camera stands at +z, to
+    that of the published code, whose camera stands at -x."""
+    x, y, z = positions.unbind(-1)
+    return torch.stack([-z, y, x], dim=-1)
+
+
+class Frustum(NamedTuple):
+    """What the canonical camera sees, as a frame for planes."""
+
+    radius: float
+    """Distance of the camera from the origin, in sides of the box."""
+    focal: float
+    """Focal length in image sides."""
+
+    def places(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+        """``(x, y, z) -> (f x / (r - z), f y / (r - z), z)``: where the camera's image shows a
+        position, in image sides to the right and up from its middle, and z as it is."""
+        x, y, z = positions.unbind(-1)
+        scale = self.focal / (self.radius - z)
+        return torch.stack([x * scale, y * scale, z], dim=-1)
+
+
+def plane_pyramid(
+    planes: Float[Tensor, "b 3 c h w"], resolutions: int
+) -> tuple[Float[Tensor, "b 3 c _ _"], ...]:
+    """The planes, and copies of half, a quarter, ... of their size, reduced by antialiased bilinear
+    interpolation of the planes themselves.
+
+    Raises:
+        ValueError: a copy would have no texel.
+    """
+    size = planes.shape[-1]
+    if resolutions < 1 or size >> (resolutions - 1) < 1:
+        raise ValueError(
+            f"planes at {resolutions} resolutions: planes of {size} texels have 1 to "
+            f"{size.bit_length()}"
+        )
+    copies = [planes]
+    for level in range(1, resolutions):
+        small = (planes.shape[-2] >> level, size >> level)
+        copy = torch.nn.functional.interpolate(
+            planes.flatten(0, 1), small, mode="bilinear", antialias=True
+        )
+        copies.append(copy.unflatten(0, planes.shape[:2]))
+    return tuple(copies)
+
+
+class MultiPlane(nn.Module):
+    """Three planes to density and colours.
+
+    A position's feature is the mean over the planes of the sum over the resolutions of what is
+    found there bilinearly; nothing is found outside of a plane.
+
+    Args:
+        plane_channels: features of a plane.
+        feature_dim: number of colour features.
+        hidden_dim: width of the decoder.
+        resolutions: how many sizes of each plane are sampled; the published code has 3, the planes
+            and copies of half and of a quarter of their size. 1 is a plain tri-plane.
+        axes: ``xy_xz_zy``, or the published code's ``xy_xz_zx``, whose third plane repeats the
+            second one, so that no plane is parallel to the image. Axes are those of the published
+            world.
+        frustum: None: planes span the box, as published, and nothing is found outside of them.
+            Otherwise they span what this camera sees, so that the plane parallel to the image has
+            the image's pixels as its texels at every distance, and a network without attention
+            need not move what it saw; positions beside the image find what its border has.
+    """
+
+    def __init__(
+        self,
+        plane_channels: int,
+        feature_dim: int = 3,
+        hidden_dim: int = 64,
+        resolutions: int = 3,
+        axes: MultiPlaneAxes = "xy_xz_zy",
+        frustum: Frustum | None = None,
+    ) -> None:
+        super().__init__()
+        self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        self.resolutions = resolutions
+        self.axes = PLANE_AXES[axes]
+        self.frustum = frustum
+
+    def prepare(self, planes: Float[Tensor, "b 3 c h w"]) -> tuple[Float[Tensor, "b 3 c _ _"], ...]:
+        """All that a Scene needs to keep: the planes at each resolution."""
+        return plane_pyramid(planes, self.resolutions)
+
+    def query(
+        self,
+        prepared: tuple[Float[Tensor, "b 3 c _ _"], ...],
+        positions: Float[Tensor, "b n 3"],
+    ) -> FieldSamples:
+        """Content at positions in sides of the box, [-0.5, 0.5] inside, of this project's world."""
+        if self.frustum is not None:
+            positions = self.frustum.places(positions)
+        places = to_published_frame(positions)
+        feature = sum(self._sample(copy, places) for copy in prepared)
+        assert isinstance(feature, Tensor)
+        raw, colour = self.decoder(feature)
+        return FieldSamples(raw, colour)
+
+    def _sample(
+        self, planes: Float[Tensor, "b 3 c h w"], places: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n c"]:
+        if self.frustum is not None:
+            # The centre of the outermost texel: what lies farther out finds the same.
+            limit = 0.5 - 0.5 / planes.shape[-1]
+            places = places.clamp(-limit, limit)
+        return sample_planes(planes, places, self.axes)
+
+    def raw_density(
+        self,
+        prepared: tuple[Float[Tensor, "b 3 c _ _"], ...],
+        positions: Float[Tensor, "b n 3"],
+    ) -> Float[Tensor, "b n 1"]:
+        """Raw density alone."""
+        return self.query(prepared, positions).raw_density

@@ -1,0 +1,324 @@
+"""G3DR's objective: the image's own view against the image, other views against what classifiers
+say of it."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nerfstudio_gan3d.cameras import axis_cosine, orbit_labels
+from nerfstudio_gan3d.losses.clip import ClipDistance
+from nerfstudio_gan3d.losses.geometry import depth_variation
+from nerfstudio_gan3d.losses.perceptual import PerceptualDistance
+from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
+from nerfstudio_gan3d.models.settings import FillsDefaults
+from nerfstudio_gan3d.rendering.renderer import DepthGuide
+from nerfstudio_gan3d.scene import ImageCondition, Scene
+
+COARSE_STAGES = (0.0, 0.0, 0.0, 1.0, 1.0)
+"""Weights of VGG-16's stages in LPIPS of views that nobody photographed: what is where, and not
+which pixel has which colour."""
+WITHOUT_LPIPS = "--pipeline.model.losses.lpips 0"
+WITHOUT_CLIP = "--pipeline.model.losses.clip 0"
+
+
+@dataclass
+class ReconstructionLossConfig(FillsDefaults):
+    """Weights of the losses; a weight of 0 leaves its term out, uncomputed."""
+
+    rgb: float = 1.0
+    """Weight of the mean absolute difference of colours in [-1, 1], seen from the image's view."""
+    depth: float = 2.0
+    """Weight of the mean absolute difference of distances, object-world units, from that view."""
+    opacity: float = 1.0
+    """Weight of ``mean(1 - W)``, which makes every ray end somewhere; it rises from 0."""
+    opacity_share: float = 0.5
+    """Share of training at which that weight has risen."""
+    lpips: float = 2.0
+    """Weight of LPIPS between novel views and the image, stages 4 and 5 of VGG-16 alone. Needs
+    VGG-16's weights on this machine; 0 trains without."""
+    clip: float = 0.35
+    """Weight of the mean absolute difference of CLIP's embeddings of novel views and of the image.
+    Needs CLIP's weights on this machine; 0 trains without."""
+    canonical_factor: float = 0.5
+    """LPIPS (all stages) and CLIP of the image's own view count this much of their weights ..."""
+    canonical_share: float = 0.5
+    """... from this share of training on, and nothing before."""
+    depth_variation: float = 0.1
+    """Weight of the variation of novel views' distances: mean squared difference of neighbours."""
+    scale_gradients: bool = True
+    """Damp gradients of samples that are far from the known depth, of the image's own view."""
+    guided: float = 0.4
+    """Probability that the fine samples of a step lie about the known depth."""
+    guide_half_width: float = 0.05
+    """How far before and behind it, object-world units."""
+    ray_stride: int = 1
+    """Train with every so many-th row and column of rays, at an offset that changes: 1 is all."""
+    lpips_weights: Path | None = None
+    """File with VGG-16's weights as torchvision publishes them; None looks in the cache of
+    torch.hub."""
+    clip_model: str = "ViT-B-16"
+    """Architecture by open_clip's name."""
+    clip_pretrained: str = "openai"
+    """Name of its weights in open_clip."""
+    clip_weights: Path | None = None
+    """File with these weights; None looks in the caches of open_clip and Hugging Face."""
+
+    def validate(self) -> None:
+        """Raises ValueError for values out of range."""
+        for name in ("rgb", "depth", "opacity", "lpips", "clip", "depth_variation"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"model.losses.{name} = {getattr(self, name)}: 0 or more")
+        for name in ("opacity_share", "canonical_share", "guided"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"model.losses.{name} = {getattr(self, name)}: between 0 and 1")
+        if self.canonical_factor < 0 or self.guide_half_width <= 0:
+            raise ValueError(
+                f"model.losses.canonical_factor = {self.canonical_factor} and guide_half_width = "
+                f"{self.guide_half_width}: 0 or more, and more than 0"
+            )
+        if self.ray_stride < 1:
+            raise ValueError(f"model.losses.ray_stride = {self.ray_stride}: at least 1")
+
+
+@dataclass
+class NovelViewConfig(FillsDefaults):
+    """Views from elsewhere: how often, and from how far away."""
+
+    share: float = 0.4
+    """Share of steps that look at novel views, once it has risen from 0 ..."""
+    share_reached: float = 0.2
+    """... which it has at this share of training."""
+    azimuth_start_deg: float = 7.5
+    """Largest azimuth to either side, degrees, at first ..."""
+    azimuth_end_deg: float = 30.0
+    """... and at the end."""
+    azimuth_reached: float = 1 / 3
+    """Share of training at which the end is reached."""
+    elevation_deg: float = 10.0
+    """Largest elevation up or down, degrees."""
+
+    def validate(self) -> None:
+        """Raises ValueError for values out of range."""
+        for name in ("share", "share_reached", "azimuth_reached"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"model.novel.{name} = {getattr(self, name)}: between 0 and 1")
+        for name in ("azimuth_start_deg", "azimuth_end_deg", "elevation_deg"):
+            if not 0 < getattr(self, name) < 90:
+                raise ValueError(
+                    f"model.novel.{name} = {getattr(self, name)}: more than 0 and below 90 degrees"
+                )
+
+    def probability(self, share: float) -> float:
+        """How likely a step looks at novel views at this share of training."""
+        return (
+            self.share if share >= self.share_reached else self.share * share / self.share_reached
+        )
+
+    def azimuth_range(self, share: float) -> float:
+        """Largest azimuth in radians. The published divisor D of ``pi / D`` falls evenly, so the
+        range itself grows ever faster."""
+        along = 1.0 if share >= self.azimuth_reached else share / self.azimuth_reached
+        first, last = 180 / self.azimuth_start_deg, 180 / self.azimuth_end_deg
+        return math.pi / (first + (last - first) * along)
+
+
+class Turn(NamedTuple):
+    """What a step does; the same in all processes."""
+
+    novel: bool
+    """Whether it looks at novel views."""
+    guided: bool
+    """Whether fine samples lie about the known depth."""
+
+
+class ReconstructionObjective(nn.Module):
+    """The losses of a training step. Holds no parameters.
+
+    Args:
+        losses: weights.
+        novel: views from elsewhere.
+        wall: where pixels without depth are taken to be, half sides of the box behind the origin.
+
+    Attributes:
+        share: how much of training is done, 0..1; set before each step.
+    """
+
+    images_seen: Tensor
+
+    def __init__(
+        self, losses: ReconstructionLossConfig, novel: NovelViewConfig, wall: float
+    ) -> None:
+        super().__init__()
+        self.losses = losses
+        self.novel = novel
+        self.wall = wall
+        self.share = 0.0
+        self.perceptual: PerceptualDistance | None = None
+        self.coarse: PerceptualDistance | None = None
+        self.clip: ClipDistance | None = None
+        self.register_buffer("images_seen", torch.zeros((), dtype=torch.int64))
+
+    def prepare(self) -> None:
+        """Loads what losses need; raises ValueError where it is not on this machine."""
+        losses = self.losses
+        if losses.lpips > 0:
+            weights = losses.lpips_weights
+            self.coarse = PerceptualDistance(weights, layers=COARSE_STAGES, without=WITHOUT_LPIPS)
+            if losses.canonical_factor > 0:
+                self.perceptual = PerceptualDistance(weights, without=WITHOUT_LPIPS)
+        if losses.clip > 0:
+            self.clip = ClipDistance(
+                losses.clip_model,
+                losses.clip_pretrained,
+                losses.clip_weights,
+                without=WITHOUT_CLIP,
+            )
+
+    def left_out(self) -> list[str]:
+        """A sentence for each part of the published objective that is switched off."""
+        switches = {"lpips": "LPIPS", "clip": "CLIP", "depth": "depth", "opacity": "opacity"}
+        return [
+            f"model.losses.{name} = 0: this run trains without the {title} loss of G3DR."
+            for name, title in switches.items()
+            if getattr(self.losses, name) == 0
+        ]
+
+    def turn(self, step: int, seed: int) -> Turn:
+        """What a step does: a pure function of seed, step and the share of training, so that all
+        processes agree and a resumed run goes on alike."""
+        draws = random.Random(f"{seed} {step}")
+        novel = draws.random() < self.novel.probability(self.share)
+        return Turn(novel, not novel and draws.random() < self.losses.guided)
+
+    def condition(
+        self, generator: ImageGenerator, images: Tensor, distances: Tensor
+    ) -> ImageCondition:
+        """Images with the wall where there is no depth."""
+        return ImageCondition(images, with_wall(generator, distances, self.wall))
+
+    def forward(
+        self,
+        generator: ImageGenerator,
+        images: Float[Tensor, "b 3 r r"],
+        distances: Float[Tensor, "b 1 r r"],
+        step: int,
+        seed: int,
+        world_size: int = 1,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses whose sum is the objective, and figures to log.
+
+        Args:
+            images: in [-1, 1].
+            distances: along the pixels' rays; 0 where nothing is known but the background.
+            step, seed: decide what the step does.
+            world_size: processes that take part, each with a batch of this size.
+        """
+        condition = self.condition(generator, images, distances)
+        scene = generator.scene(condition)
+        turn = self.turn(step, seed)
+        if turn.novel:
+            out = self._novel(generator, scene, condition)
+        else:
+            out = self._canonical(generator, scene, condition, turn.guided)
+        self.images_seen += len(images) * world_size
+        return out, {"novel": torch.tensor(float(turn.novel)), "share": torch.tensor(self.share)}
+
+    def _canonical(
+        self, generator: ImageGenerator, scene: Scene, condition: ImageCondition, guided: bool
+    ) -> dict[str, Tensor]:
+        """The image's own view: colours and distances are known."""
+        losses = self.losses
+        rays, grid = self._rays(generator, generator.canonical_labels(scene.batch_size))
+        target, known = condition.image[grid], condition.distance[grid]
+        width = losses.guide_half_width if guided else None
+        guide = None
+        if guided or losses.scale_gradients:
+            guide = DepthGuide(known.flatten(2).mT, width, losses.scale_gradients)
+        found = generator.march(scene, rays, jitter=True, guide=guide)
+        shape = (target.shape[2], target.shape[3])
+        seen = found.features.mT.unflatten(2, shape) * 2 - 1
+        out = {}
+        if losses.rgb > 0:
+            out["rgb"] = losses.rgb * (seen - target).abs().mean()
+        if losses.depth > 0:
+            difference = expected_distance(found).mT.unflatten(2, shape) - known
+            out["depth"] = losses.depth * difference.abs().mean()
+        out |= self._opacity(opacity(found))
+        if self.share > losses.canonical_share:
+            factor = losses.canonical_factor
+            if self.perceptual is not None:
+                out["lpips"] = losses.lpips * factor * self.perceptual(seen, target).mean()
+            if self.clip is not None and factor > 0:
+                out["clip"] = losses.clip * factor * self.clip(seen, target).mean()
+        return out
+
+    def _novel(
+        self, generator: ImageGenerator, scene: Scene, condition: ImageCondition
+    ) -> dict[str, Tensor]:
+        """A view from elsewhere: it must look like the image to classifiers."""
+        losses, count = self.losses, scene.batch_size
+        limits = self.novel.azimuth_range(self.share), math.radians(self.novel.elevation_deg)
+        device = condition.image.device
+        angles = [(torch.rand(count, device=device) * 2 - 1) * limit for limit in limits]
+        focal = float(generator.canonical[0, 16])
+        labels = orbit_labels(angles[0], angles[1], generator.radius, focal=focal)
+        rays, grid = self._rays(generator, labels)
+        target = condition.image[grid]
+        found = generator.march(scene, rays, jitter=True)
+        shape = (target.shape[2], target.shape[3])
+        seen = found.features.mT.unflatten(2, shape) * 2 - 1
+        out = {}
+        if losses.depth_variation > 0:
+            distance = expected_distance(found).mT.unflatten(2, shape)
+            out["depth_variation"] = losses.depth_variation * depth_variation(distance)
+        out |= self._opacity(opacity(found))
+        if self.coarse is not None:
+            out["lpips"] = losses.lpips * self.coarse(seen, target).mean()
+        if self.clip is not None:
+            out["clip"] = losses.clip * self.clip(seen, target).mean()
+        return out
+
+    def _opacity(self, covered: Float[Tensor, "b r 1"]) -> dict[str, Tensor]:
+        losses = self.losses
+        if losses.opacity == 0:
+            return {}
+        risen = 1.0 if self.share >= losses.opacity_share else self.share / losses.opacity_share
+        return {"opacity": losses.opacity * risen * (1 - covered).mean()}
+
+    def _rays(
+        self, generator: ImageGenerator, labels: Float[Tensor, "b 25"]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[slice, slice, slice, slice]]:
+        """Rays of every so many-th pixel, and where these pixels are in an image [B, C, R, R]."""
+        side, stride = generator.image_resolution, self.losses.ray_stride
+        first = torch.randint(stride, (2,)).tolist() if stride > 1 else (0, 0)
+        rows, columns = (slice(start, None, stride) for start in first)
+        everything = slice(None)
+        rays = tuple(
+            part.unflatten(1, (side, side))[:, rows, columns].flatten(1, 2)
+            for part in generator.rays(labels, side, side)
+        )
+        return (rays[0], rays[1]), (everything, everything, rows, columns)
+
+
+def with_wall(
+    generator: ImageGenerator, distances: Float[Tensor, "b 1 r r"], wall: float
+) -> Float[Tensor, "b 1 r r"]:
+    """Distances with those of a plane parallel to the image where they are 0.
+
+    Args:
+        wall: how far the plane lies behind the origin, half sides of the box.
+    """
+    side = distances.shape[-1]
+    labels = generator.canonical_labels(1).to(distances)
+    cosine = axis_cosine(labels, generator.rays(labels, side, side)[1])  # [1, R, 1]
+    depth = generator.radius + wall * generator.bounds.box[2] / 2
+    behind = (depth / cosine).mT.unflatten(2, (side, side))
+    return torch.where(distances > 0, distances, behind)

@@ -1,0 +1,233 @@
+"""What ns-eval measures of models that make Scenes of images: their own view and others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nerfstudio_gan3d.cameras import make_labels, orbit_labels, split_labels
+from nerfstudio_gan3d.data.datamanager import GanDataManager
+from nerfstudio_gan3d.image_views import as_condition
+from nerfstudio_gan3d.metrics.evaluate import GeneratedBatch
+from nerfstudio_gan3d.metrics.reconstruction import (
+    depth_accuracy,
+    non_flatness,
+    plane_warp,
+    psnr,
+)
+from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
+from nerfstudio_gan3d.models.reconstruction import NovelViewConfig, with_wall
+from nerfstudio_gan3d.scene import Scene
+
+NOVEL_ANGLES_DEG = (10.0, 30.0)
+"""Angles between the optical axes of two photographs of one object that are compared."""
+
+
+class RgbdBatch(NamedTuple):
+    """Images with their depth and cameras."""
+
+    images: UInt8[Tensor, "b 3 r r"]
+    distances: Float[Tensor, "b 1 r r"]
+    """Along the pixels' rays; 0 where only background is."""
+    labels: Float[Tensor, "b 25"]
+
+
+class View(NamedTuple):
+    """What Scenes look like from one camera each."""
+
+    image: Float[Tensor, "b 3 h w"]
+    """In [-1, 1]."""
+    distance: Float[Tensor, "b 1 h w"]
+    """Along the pixels' rays."""
+    opacity: Float[Tensor, "b 1 h w"]
+
+
+@dataclass
+class Means:
+    """Means of figures over images."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, values: Float[Tensor, "n"]) -> None:
+        """Adds one value an image; those that are not finite (an image without an object has no
+        error on it) are left out."""
+        known = values[values.isfinite()].double()
+        self.totals[name] = self.totals.get(name, 0.0) + float(known.sum())
+        self.counts[name] = self.counts.get(name, 0) + len(known)
+
+    def figures(self) -> dict[str, float]:
+        """The means of what was added."""
+        return {
+            name: total / self.counts[name]
+            for name, total in self.totals.items()
+            if self.counts[name]
+        }
+
+
+def seen(generator: ImageGenerator, scene: Scene, labels: Float[Tensor, "b 25"]) -> View:
+    """Views of Scenes by the generator's own rules, deterministic."""
+    made = generator.render(scene, labels)
+    height, width = made.raw.shape[2:]
+    maps = (expected_distance(made.rendering), opacity(made.rendering))
+    distance, covered = (values.mT.unflatten(2, (height, width)) for values in maps)
+    return View(made.image.clamp(-1, 1), distance, covered)
+
+
+def to_canonical(
+    generator: ImageGenerator, own: Float[Tensor, "b 25"], other: Float[Tensor, "b 25"]
+) -> Float[Tensor, "b 25"]:
+    """Cameras ``other`` of the data set's world in that of Scenes whose images were taken from
+    ``own``: ``C own^-1 other`` with the canonical camera C."""
+    canonical = split_labels(generator.canonical_labels(len(own)))[0]
+    moved = canonical @ torch.linalg.inv(split_labels(own)[0]) @ split_labels(other)[0]
+    return make_labels(moved, split_labels(other)[1])
+
+
+def to_world(
+    generator: ImageGenerator, own: Float[Tensor, "b 25"], other: Float[Tensor, "b 25"]
+) -> Float[Tensor, "b 25"]:
+    """The inverse of `to_canonical`: cameras of Scenes in the data set's world."""
+    canonical = split_labels(generator.canonical_labels(len(own)))[0]
+    moved = split_labels(own)[0] @ torch.linalg.inv(canonical) @ split_labels(other)[0]
+    return make_labels(moved, split_labels(other)[1])
+
+
+def rgbd_batches(
+    data: GanDataManager, places: Sequence[int], size: int, device: torch.device
+) -> Iterator[RgbdBatch]:
+    """Images of the data set with their depth, ``size`` at a time."""
+    for start in range(0, len(places), size):
+        found = data.rgbd(places[start : start + size])
+        yield RgbdBatch(*(part.to(device) for part in found))
+
+
+def scenes(generator: ImageGenerator, batch: RgbdBatch, wall: float) -> Scene:
+    """The Scenes of a batch's images."""
+    distances = with_wall(generator, batch.distances, wall)
+    return generator.scene(as_condition(batch.images, distances))
+
+
+@torch.no_grad()
+def own_view_figures(
+    generator: ImageGenerator, batches: Iterator[RgbdBatch], wall: float
+) -> dict[str, float]:
+    """Held-out images seen from their own view; see docs/evaluation.md.
+
+    ``non_flatness`` is over the depth range of the box.
+    """
+    means = Means()
+    half = generator.bounds.box[2] / 2
+    near, far = generator.radius - half, generator.radius + half
+    for batch in batches:
+        target = batch.images.float() / 127.5 - 1
+        known = with_wall(generator, batch.distances, wall)
+        scene = scenes(generator, batch, wall)
+        view = seen(generator, scene, generator.canonical_labels(len(target)))
+        solid = batch.distances > 0
+        means.add("canonical_psnr", psnr(view.image, target))
+        means.add("canonical_psnr_object", psnr(view.image, target, solid))
+        means.add("canonical_depth_error", (view.distance - known).abs().flatten(1).mean(1))
+        aligned, correlation = depth_accuracy(view.distance, known)
+        means.add("canonical_depth_aligned", aligned)
+        means.add("canonical_depth_correlation", correlation)
+        aligned, correlation = depth_accuracy(view.distance, known, solid)
+        means.add("object_depth_aligned", aligned)
+        means.add("object_depth_correlation", correlation)
+        means.add("canonical_opacity", view.opacity.flatten(1).mean(1))
+        means.add("non_flatness", non_flatness(view.distance, near, far))
+        means.add("truth_non_flatness", non_flatness(known, near, far))
+    return means.figures()
+
+
+def photographed_twice(
+    labels: Float[Tensor, "n 25"], objects: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Ordered pairs of images of one object whose optical axes differ by `NOVEL_ANGLES_DEG`."""
+    axes = torch.nn.functional.normalize(labels[:, [2, 6, 10]], dim=1)
+    angles = torch.rad2deg((axes @ axes.T).clamp(-1, 1).acos())
+    numbers = torch.tensor(list(objects))
+    low, high = NOVEL_ANGLES_DEG
+    chosen = (numbers[:, None] == numbers) & (angles >= low) & (angles <= high)
+    return [(int(own), int(other)) for own, other in chosen.nonzero()]
+
+
+@torch.no_grad()
+def novel_view_figures(
+    generator: ImageGenerator, data: GanDataManager, places: Sequence[int], wall: float, size: int
+) -> dict[str, float]:
+    """Other photographs of the same object against what the Scene of one of them shows there, on
+    the pixels of the object.
+
+    Beside it stand the input as it is (``unwarped``), and the input on a plane through the origin,
+    parallel to the image (``plane``). Nothing for sets that do not say which object an image shows.
+    """
+    images = data.image_set
+    if images.objects is None or images.labels is None or images.depth_kind != "z":
+        return {}
+    labels = torch.as_tensor(images.labels)[list(places)]
+    pairs = photographed_twice(labels, [images.objects[place] for place in places])
+    means = Means()
+    device = generator.device
+    for start in range(0, len(pairs), size):
+        some = pairs[start : start + size]
+        own, other = (
+            RgbdBatch(
+                *(part.to(device) for part in data.rgbd([places[pair[side]] for pair in some]))
+            )
+            for side in (0, 1)
+        )
+        cameras = to_canonical(generator, own.labels, other.labels)
+        target, solid = other.images.float() / 127.5 - 1, other.distances > 0
+        given = own.images.float() / 127.5 - 1
+        canonical = generator.canonical_labels(len(some))
+        flat = torch.full((len(some),), generator.radius, device=device)
+        candidates = {
+            "novel_psnr": seen(generator, scenes(generator, own, wall), cameras).image,
+            "novel_psnr_unwarped": given,
+            "novel_psnr_plane": plane_warp(given, canonical, cameras, flat)[0],
+        }
+        for name, image in candidates.items():
+            means.add(name, psnr(image, target, solid))
+            means.add(f"{name}_relit", psnr(relit(image, target, solid), target, solid))
+    return {**means.figures(), "novel_pairs": float(len(pairs))}
+
+
+def relit(
+    image: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"], mask: Tensor
+) -> Float[Tensor, "b 3 h w"]:
+    """The image with the one factor a channel, of brightness from black, that brings it nearest to
+    the target on the mask: photographs of one object differ in their light."""
+    seen_there, wanted = ((values + 1) * mask for values in (image, target))
+    top = (seen_there * wanted).sum((2, 3), keepdim=True)
+    bottom = seen_there.square().sum((2, 3), keepdim=True)
+    factor = torch.where(bottom > 0, top / bottom.clamp(min=1e-12), 1.0)
+    return ((image + 1) * factor - 1).clamp(-1, 1)
+
+
+@torch.no_grad()
+def novel_batches(
+    generator: ImageGenerator,
+    batches: Iterator[RgbdBatch],
+    novel: NovelViewConfig,
+    wall: float,
+    seed: int,
+) -> Iterator[GeneratedBatch]:
+    """Views from elsewhere as training draws them at its end, one an image, with the cameras in the
+    data set's world."""
+    source = torch.Generator().manual_seed(seed)
+    limits = novel.azimuth_range(1.0), math.radians(novel.elevation_deg)
+    for batch in batches:
+        count = len(batch.images)
+        angles = [(torch.rand(count, generator=source) * 2 - 1) * limit for limit in limits]
+        focal = float(generator.canonical[0, 16])
+        cameras = orbit_labels(angles[0], angles[1], generator.radius, focal=focal)
+        cameras = cameras.to(generator.device)
+        view = seen(generator, scenes(generator, batch, wall), cameras)
+        yield GeneratedBatch(view.image, to_world(generator, batch.labels, cameras))
