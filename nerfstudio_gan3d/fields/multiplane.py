@@ -86,6 +86,8 @@ class MultiPlane(nn.Module):
             Otherwise they span what this camera sees, so that the plane parallel to the image has
             the image's pixels as its texels at every distance, and a network without attention
             need not move what it saw; positions beside the image find what its border has.
+        rows_down: rows of the planes run downwards, as those of images do. In the published code
+            they run upwards, so that its network has to turn what it sees upside down.
     """
 
     def __init__(
@@ -96,12 +98,14 @@ class MultiPlane(nn.Module):
         resolutions: int = 3,
         axes: MultiPlaneAxes = "xy_xz_zy",
         frustum: Frustum | None = None,
+        rows_down: bool = True,
     ) -> None:
         super().__init__()
         self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
         self.resolutions = resolutions
         self.axes = PLANE_AXES[axes]
         self.frustum = frustum
+        self.rows_down = rows_down
 
     def prepare(self, planes: Float[Tensor, "b 3 c h w"]) -> tuple[Float[Tensor, "b 3 c _ _"], ...]:
         """All that a Scene needs to keep: the planes at each resolution."""
@@ -115,6 +119,8 @@ class MultiPlane(nn.Module):
         """Content at positions in sides of the box, [-0.5, 0.5] inside, of this project's world."""
         if self.frustum is not None:
             positions = self.frustum.places(positions)
+        if self.rows_down:
+            positions = positions * positions.new_tensor([1.0, -1.0, 1.0])
         places = to_published_frame(positions)
         feature = sum(self._sample(copy, places) for copy in prepared)
         assert isinstance(feature, Tensor)

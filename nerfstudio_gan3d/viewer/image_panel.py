@@ -36,8 +36,8 @@ KEPT, OWN = [f"kept {index}" for index in range(STORED_IMAGES)], "my own"
 MAX_NAMES = 500
 """Images of a data set that a list offers by name; a number chooses among all."""
 ESTIMATE = "Estimate depth"
-RETURN_S = 0.1
-"""Time that viser has, after a choice was refused, to pass it on."""
+REPEAT_S = 0.1
+"""How long the list waits for viser after a refused choice."""
 
 
 class ImagePanel(Panel):
@@ -78,7 +78,7 @@ class ImagePanel(Panel):
             hint="What the Scene is made of: images that the checkpoint carries, and those of the "
             "data set where it is on this machine, held-out ones first",
         )
-        self._choice.on_update(self._event(self._choose))
+        self._choice.on_update(self._on_choice)
         if self._data is None or len(self._data.image_set) <= MAX_NAMES:
             return
         last = len(self._data.image_set) - 1
@@ -102,27 +102,26 @@ class ImagePanel(Panel):
         depth.on_upload(self._event(self._load_depth))
         self._button(ESTIMATE, self._estimate, "Let a network guess the depth of the loaded image")
 
-    def _choose(self, event: GuiEvent[Any], _: ClientHandle) -> None:
-        name = event.target.value
+    def _on_choice(self, event: GuiEvent[Any]) -> None:
+        client, name = event.client, event.target.value
+        if client is None:
+            return
+        self.do(client, lambda: self._choose(name))
+        if self._choice.value != name:
+            # Refused. viser is about to pass on to other browsers what was chosen, and that takes
+            # the place of what was set since; so the list says once more what it shows.
+            threading.Timer(REPEAT_S, self._repeat_choice).start()
+
+    def _repeat_choice(self) -> None:
+        self._choice.value = self._choice.value
+
+    def _choose(self, name: str) -> None:
         if name in KEPT:
             self._controls.show(KEPT.index(name))
         elif name in self._places:
-            try:
-                view = self._from_data(self._places[name])
-            except (ValueError, OSError):
-                threading.Timer(RETURN_S, self._repeat_choice).start()
-                raise
-            self._show(view, name)
+            self._show(self._from_data(self._places[name]), name)
         elif name == OWN and self._own is not None:
             self._show(self._own[0], OWN)
-
-    def _repeat_choice(self) -> None:
-        """Tells the browsers once more what the list shows.
-
-        After its callbacks viser passes on what a user chose, and that takes the place of what
-        they set.
-        """
-        self._choice.value = self._choice.value
 
     def _choose_number(self, _: GuiEvent[Any], __: ClientHandle) -> None:
         assert self._data is not None
@@ -212,27 +211,32 @@ class ImagePanel(Panel):
 
     def _refresh(self) -> None:
         """Makes the panel show what the Scene is made of, and which file waits for another."""
+        # Several threads of viser may be here; the last one shows what is true.
         with self._lock:
             image = self._controls.image
-            if isinstance(image, int):
-                name = KEPT[image]
-            elif self._named is not None and self._named[0] is image:
-                name = self._named[1]
-            else:
-                name, self._own = OWN, (image, "given by a program")
+            name = self._name(image)
             own = self._own
-        options = [*KEPT, *self._places] + ([] if own is None else [OWN])
-        set_choices(self._choice, options, name)
-        view = self._model.images.view(image) if isinstance(image, int) else image
-        picture = view_picture(view, self._model.config.depth_range)
-        self._picture.content = f"![image and its depth]({data_url(picture)})"
-        lines = [own[1] if name == OWN and own is not None else name]
-        photo, depth = self._waiting.photo, self._waiting.depth
-        if photo is not None:
-            lines.append(f"{photo.name} waits for its depth")
-        if depth is not None:
-            lines.append(f"{depth.name} waits for its image")
-        self._status.content = "  \n".join(as_text(line) for line in lines)
+            options = [*KEPT, *self._places] + ([] if own is None else [OWN])
+            set_choices(self._choice, options, name)
+            view = self._model.images.view(image) if isinstance(image, int) else image
+            picture = view_picture(view, self._model.config.depth_range)
+            self._picture.content = f"![image and its depth]({data_url(picture)})"
+            lines = [own[1] if name == OWN and own is not None else name]
+            photo, depth = self._waiting.photo, self._waiting.depth
+            if photo is not None:
+                lines.append(f"{photo.name} waits for its depth")
+            if depth is not None:
+                lines.append(f"{depth.name} waits for its image")
+            self._status.content = "  \n".join(as_text(line) for line in lines)
+
+    def _name(self, image: int | ImageView) -> str:
+        """How the list calls an image."""
+        if isinstance(image, int):
+            return KEPT[image]
+        if self._named is not None and self._named[0] is image:
+            return self._named[1]
+        self._own = image, "given by a program"
+        return OWN
 
 
 def images_with_depth(data: object) -> GanDataManager | None:

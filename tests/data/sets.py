@@ -82,7 +82,7 @@ def rgbd_files(count: int = 4, size: int = 8, root: str = "") -> dict[str, bytes
     content: dict[str, bytes] = {}
     for index in range(count):
         name = f"{root}{1 + index // 2}/{1551 + index}"
-        flat = np.full((size, size, 3), 40 * index, np.uint8)
+        flat = np.full((size, size, 3), 40 * index % 256, np.uint8)
         content[name + ".jpg"] = encode(flat, "JPEG")
         content[name + "_depth.png"] = encode(relative(index, size))
     return content

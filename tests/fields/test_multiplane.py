@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import orbit_positions
-from nerfstudio_gan3d.fields.multiplane import MultiPlane, plane_pyramid, to_published_frame
+from nerfstudio_gan3d.cameras import orbit_labels, orbit_positions, pixel_rays
+from nerfstudio_gan3d.fields.multiplane import (
+    Frustum,
+    MultiPlane,
+    MultiPlaneAxes,
+    plane_pyramid,
+    to_published_frame,
+)
 
 # Antialiased bilinear reduction weighs texels by a triangle as wide as the output's texel to either
 # side, and by what of it lies in the plane. From 4 to 2: 0.75 at half a texel, 0.25 at one and a
@@ -60,16 +66,21 @@ def test_the_input_camera_stands_where_the_published_one_does() -> None:
     assert torch.linalg.det(axes).item() == 1
 
 
-def make_field(axes: str = "xy_xz_zy", resolutions: int = 3) -> MultiPlane:
+def make_field(
+    axes: MultiPlaneAxes = "xy_xz_zy",
+    resolutions: int = 3,
+    frustum: Frustum | None = None,
+    rows_down: bool = False,
+) -> MultiPlane:
     """A field of float64 whose density does not start at zero."""
-    field = MultiPlane(4, 3, 8, resolutions, axes=axes).double()  # type: ignore[arg-type]
+    field = MultiPlane(4, 3, 8, resolutions, axes, frustum, rows_down).double()
     torch.nn.init.normal_(field.decoder.out.weight)
     torch.nn.init.normal_(field.decoder.out.bias)
     return field
 
 
 def bilinear(plane: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """A plane [C, S, S] at one place, as a sum over all texels; u and v in [-1, 1], zeros around."""
+    """A plane [C, S, S] at one place, as a sum over all texels; u, v in [-1, 1], zeros around."""
     size = plane.shape[-1]
     texels = torch.arange(size, dtype=plane.dtype)
     column, row = (((place + 1) / 2 * size - 0.5 - texels).abs() for place in (u, v))
@@ -156,7 +167,9 @@ def test_the_published_third_plane_repeats_the_second_one_transposed() -> None:
 
 
 @pytest.mark.parametrize(("axes", "changes"), [("xy_xz_zx", True), ("xy_xz_zy", False)])
-def test_only_corrected_axes_have_a_plane_parallel_to_the_image(axes: str, changes: bool) -> None:
+def test_only_corrected_axes_have_a_plane_parallel_to_the_image(
+    axes: MultiPlaneAxes, changes: bool
+) -> None:
     """Planes of which the third alone holds something: along the canonical view the corrected one
     does not change, and the published one does."""
     field = make_field(axes, resolutions=1)
@@ -166,3 +179,51 @@ def test_only_corrected_axes_have_a_plane_parallel_to_the_image(axes: str, chang
     along = torch.stack([torch.full_like(depth, 0.1), torch.full_like(depth, -0.2), depth], dim=-1)
     raw = field.query(field.prepare(planes), along[None]).raw_density.flatten()
     assert bool((raw - raw[0]).abs().max() > 1e-6) == changes
+
+
+def test_rows_that_run_down_are_the_same_planes_upside_down() -> None:
+    torch.manual_seed(2)
+    up, down = make_field(), make_field(rows_down=True)
+    down.load_state_dict(up.state_dict())
+    planes = torch.randn(1, 3, 4, 8, 8, dtype=torch.float64)
+    positions = torch.rand(1, 30, 3, dtype=torch.float64) - 0.5
+    mirrored = positions * torch.tensor([1.0, -1.0, 1.0])
+    found = down.query(down.prepare(planes), positions)
+    wanted = up.query(up.prepare(planes), mirrored)
+    torch.testing.assert_close(found.features, wanted.features)
+    torch.testing.assert_close(found.raw_density, wanted.raw_density)
+
+
+def test_a_pixels_ray_stays_at_its_texel_of_the_camera_frame() -> None:
+    """Row 1, column 5 of a plane parallel to the image is what the ray of that pixel finds."""
+    radius, focal = 2.0, 1.5
+    field = make_field(resolutions=1, frustum=Frustum(radius, focal), rows_down=True)
+    planes = torch.zeros(1, 3, 4, 8, 8, dtype=torch.float64)
+    planes[:, 2, :, 1, 5] = torch.tensor([3.0, -2.0, 1.0, 5.0], dtype=torch.float64)
+    zero = torch.zeros(1)
+    label = orbit_labels(zero, zero, radius, focal=focal).double()
+    origins, directions = pixel_rays(label, 8, 8)
+    alone, empty = planes[:, :, :, 1:2, 5:6].mean(1)[0, :, 0, 0], torch.zeros(4).double()
+    for distance in (1.7, 2.0, 2.3):
+        found = field.query(field.prepare(planes), origins + distance * directions)
+        for pixel in range(64):
+            feature = alone if pixel == 1 * 8 + 5 else empty
+            raw, colour = field.decoder(feature[None, None])
+            torch.testing.assert_close(found.raw_density[0, pixel], raw[0, 0])
+            torch.testing.assert_close(found.features[0, pixel], colour[0, 0])
+
+
+def test_beside_the_camera_frame_its_border_is_found() -> None:
+    torch.manual_seed(3)
+    frustum = Frustum(2.0, 1.5)
+    field = make_field(frustum=frustum)
+    prepared = field.prepare(torch.randn(1, 3, 4, 8, 8, dtype=torch.float64))
+    # x = 0.59 at z = 0 is 1.5 * 0.59 / 2 = 0.4425 image sides to the right, beyond the centre of
+    # the last texel of the finest plane (0.4375), and so of all copies.
+    inside = torch.tensor([[[0.59, 0.1, 0.0]]], dtype=torch.float64)
+    assert frustum.places(inside)[0, 0].tolist() == pytest.approx([0.4425, 0.075, 0.0])
+    far = field.query(prepared, torch.tensor([[[5.0, 0.1, 0.0]]], dtype=torch.float64))
+    near = field.query(prepared, inside)
+    torch.testing.assert_close(far.features, near.features)
+    middle = field.query(prepared, torch.tensor([[[0.3, 0.1, 0.0]]], dtype=torch.float64))
+    assert not torch.allclose(middle.features, near.features)

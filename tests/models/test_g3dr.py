@@ -103,10 +103,10 @@ def test_impossible_settings_are_named(place: str, value: Any, words: str) -> No
 
 def test_images_too_small_for_lpips_are_refused() -> None:
     """LPIPS needs 16 pixels: a stride of 2 leaves 8 of these images."""
-    losses = ReconstructionLossConfig(clip=0, lpips=1.0, ray_stride=2)
+    losses = ReconstructionLossConfig(clip=0.0, lpips=1.0, ray_stride=2)
     with pytest.raises(ValueError, match=r"model\.losses\.ray_stride = 2.*LPIPS"):
         small_model(losses=losses)
-    small_model(losses=ReconstructionLossConfig(clip=0, lpips=1.0))
+    small_model(losses=ReconstructionLossConfig(clip=0.0, lpips=1.0))
 
 
 def test_the_bundled_cars_are_seen_from_one_distance() -> None:
@@ -148,7 +148,7 @@ def spoiled(kind: str) -> torch.Tensor:
     elif kind == "principal point":
         labels[-1, 21] = 0.55
     elif kind == "direction":
-        labels[-1:] = orbit_labels(torch.ones(1), torch.ones(1), 2.0, (0.1, 0, 0), 1.5)
+        labels[-1:] = orbit_labels(torch.ones(1), torch.ones(1), 2.0, (0.1, 0.0, 0.0), 1.5)
         labels[-1, [3, 7, 11]] *= 2.0 / labels[-1, [3, 7, 11]].norm()
     else:
         # It looks away from the origin, which is behind it.
@@ -211,7 +211,7 @@ def test_pixels_as_networks_take_them() -> None:
 def test_a_scene_of_a_kept_image_or_of_ones_own() -> None:
     model = small_model()
     images, distances = views(3)
-    model.image_store.fill(images, distances)
+    model.images.fill(images, distances)
     place = torch.rand(1, 5, 3) - 0.5
     with torch.no_grad():
         expected = [
@@ -231,7 +231,7 @@ def test_a_scene_of_a_kept_image_or_of_ones_own() -> None:
     # The shown Scene is kept until another one is asked for.
     first = model.scene().scene
     assert model.scene().scene is first
-    model.controls.own = ImageView(images[1:2], distances[1:2])
+    model.controls.show(ImageView(images[1:2], distances[1:2]))
     assert model.scene().scene is not first
 
 

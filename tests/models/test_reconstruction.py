@@ -83,12 +83,12 @@ def test_a_turn_is_a_pure_function_of_seed_step_and_share() -> None:
 def test_azimuths_by_hand() -> None:
     """pi / D, D evenly from 24 to 6 over the first third: D = 15 at a sixth, 12 degrees."""
     novel = NovelViewConfig()
-    shares = [0, 1 / 6, 1 / 3, 1]
+    shares = [0.0, 1 / 6, 1 / 3, 1.0]
     degrees = [math.degrees(novel.azimuth_range(share)) for share in shares]
     assert degrees == pytest.approx([7.5, 12, 30, 30])
     at_once = NovelViewConfig(azimuth_reached=0.0, share_reached=0.0)
-    assert at_once.azimuth_range(0) == pytest.approx(math.pi / 6)
-    assert at_once.probability(0) == 0.4
+    assert at_once.azimuth_range(0.0) == pytest.approx(math.pi / 6)
+    assert at_once.probability(0.0) == 0.4
 
 
 def two(value: float, other: float) -> Any:
@@ -163,6 +163,7 @@ def test_images_seen_count_all_processes() -> None:
     generator, given = shows(small_generator(), Ball()), condition()
     objective = make_objective(novel=1.0)
     objective.share = 0.3
+    figures = {}
     for _ in range(2):
         _, figures = objective(generator, given.image, given.distance, 0, 0, world_size=3)
     assert int(objective.images_seen) == 12
@@ -206,7 +207,7 @@ def test_rays_are_compared_with_their_own_pixels(stride: int) -> None:
         losses, _ = objective(generator, images, distances, 0, 0)
         assert losses["rgb"].item() == pytest.approx(0, abs=1e-5)
         assert losses["depth"].item() == pytest.approx(0, abs=1e-5)
-    guides = generator.guides  # type: ignore[attr-defined]
+    guides: list[DepthGuide] = getattr(generator, "guides")  # noqa: B009
     counts = {guide.distance.shape[1] for guide in guides}
     sides = {len(range(start, SIDE, stride)) for start in range(stride)}
     assert counts <= {rows * columns for rows in sides for columns in sides}
@@ -281,7 +282,10 @@ def test_networks_are_asked_for_by_their_settings(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(
             reconstruction, name, lambda *args, **words: asked.append((args, words)) or two(0, 0)
         )
-    files = {"lpips_weights": Path("vgg.pth"), "clip_weights": Path("clip.pt")}
+    files: dict[str, Any] = {
+        "lpips_weights": Path("vgg.pth"),
+        "clip_weights": Path("clip.pt"),
+    }
     make_objective(**files).prepare()
     coarse, fine, clip = asked
     assert coarse[0] == fine[0] == (files["lpips_weights"],)

@@ -81,7 +81,7 @@ def filled_decoder(field: MultiPlane, density_offset: float) -> None:
 @pytest.fixture(params=FIXTURES, scope="module")
 def official(request: pytest.FixtureRequest) -> Official:
     fixture = Fixture(request.param)
-    field = MultiPlane(64, 3, 64, 3, axes="xy_xz_zx")
+    field = MultiPlane(64, 3, 64, 3, axes="xy_xz_zx", rows_down=False)
     filled_decoder(field, fixture.config["density_offset"])
     corner = math.sqrt(3)
     settings = RenderSettings(32, 32, "reference", "box")

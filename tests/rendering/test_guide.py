@@ -16,7 +16,7 @@ from nerfstudio_gan3d.rendering.renderer import (
     render,
 )
 from nerfstudio_gan3d.rendering.samplers import around
-from nerfstudio_gan3d.scene import Bounds, Scene
+from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene
 from tests.rendering.scenes import Ball, Blob, Recorded
 
 BOUNDS = Bounds((1.0, 1.0, 1.0), near=1.0, far=3.0)
@@ -182,13 +182,12 @@ def test_gradients_equal_those_of_the_plain_twin(
         rows.append(twin(Blob(weight), ray, t, ends, known()[0, i]))
     expected = torch.stack(rows)
     # The published product of (1 - alpha + 1e-10) is within that of the twin's.
-    close = {"atol": 1e-8, "rtol": 1e-7}
-    torch.testing.assert_close(flat(found), expected, **close)
+    torch.testing.assert_close(flat(found), expected, atol=1e-8, rtol=1e-7)
     cotangent = torch.randn_like(expected)
     ours, wanted = (
         torch.autograd.grad(value, weight, cotangent)[0] for value in (flat(found), expected)
     )
-    torch.testing.assert_close(ours, wanted, **close)
+    torch.testing.assert_close(ours, wanted, atol=1e-8, rtol=1e-7)
     undamped = render(
         scene,
         origins,
@@ -249,7 +248,7 @@ def test_a_guided_surface_is_found_where_even_samples_step_over_it() -> None:
     wall = replace(Ball(), radius=0.31, inside=300.0)
 
     class Shell:
-        def query(self, positions: Tensor, directions: Tensor | None = None):  # noqa: ANN202
+        def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
             found = wall.query(positions)
             hollow = positions.norm(dim=-1, keepdim=True) < 0.29
             return replace(found, raw_density=torch.where(hollow, -100.0, found.raw_density))

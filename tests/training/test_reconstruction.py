@@ -77,7 +77,7 @@ def checkpoint(made: GanTrainer) -> dict[str, Any]:
 
 def test_bundled_layout_trains_keeps_images_and_is_measured(tmp_path: Path) -> None:
     data = depth_set(tmp_path / "set")
-    options = {"pipeline.model.box_side": 2.0, "pipeline.model.wall": 0.5}
+    options: dict[str, Any] = {"pipeline.model.box_side": 2.0, "pipeline.model.wall": 0.5}
     made = trainer(g3dr_config(data, tmp_path / "out", max_num_iterations=4, **options))
     model = cast(G3drModel, made.pipeline.model)
     before = {name: value.clone() for name, value in model.generator.named_parameters()}
@@ -130,15 +130,14 @@ def test_the_published_layout_trains_and_resumes_to_the_same_bits(tmp_path: Path
     whole = run("whole")
     model = cast(G3drModel, whole.pipeline.model)
     # The first pixel of the first file is 0, which is where the box begins.
-    assert model.image_store.distances[0, 0, 0, 0].item() == pytest.approx(4, abs=1e-3)
-    assert model.image_store.distances.amax() <= 6
+    assert model.images.distances[0, 0, 0, 0].item() == pytest.approx(4, abs=1e-3)
+    assert model.images.distances.amax() <= 6
     rest = run("rest", load_dir=whole.checkpoint_dir, load_step=3)
     states = [made.pipeline.state_dict() for made in (whole, rest)]
     assert states[0].keys() == states[1].keys()
     assert [n for n, value in states[0].items() if not torch.equal(value, states[1][n])] == []
-    moments = [
-        made.optimizers.optimizers["generator"].state_dict()["state"] for made in (whole, rest)
-    ]
+    adams = [made.optimizers.optimizers["generator"] for made in (whole, rest)]
+    moments = [adam.state_dict()["state"] for adam in adams]
     for one, other in zip(moments[0].values(), moments[1].values(), strict=True):
         assert torch.equal(one["exp_avg"], other["exp_avg"])
     # The rate of the last step, and beta1, which goes the other way.

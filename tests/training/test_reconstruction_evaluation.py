@@ -1,7 +1,8 @@
 """What evaluation measures of Scenes of images, on pictures whose figures are known."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, split_labels
+from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.models.reconstruction import NovelViewConfig
 from nerfstudio_gan3d.scene import FieldSamples
 from nerfstudio_gan3d.training.reconstruction_evaluation import (
@@ -129,19 +131,28 @@ def test_figures_of_a_generator_that_is_wrong_by_a_known_amount() -> None:
     assert figures["canonical_psnr"] == pytest.approx(10 * np.log10(4 / error), abs=1e-3)
 
 
+class Photographs(GanDataManager):
+    """A data manager of pictures that the test makes itself."""
+
+    image_set: Any = None
+
+    def __init__(self, batch: RgbdBatch, objects: list[int] | None) -> None:
+        torch.nn.Module.__init__(self)
+        self.batch = batch
+        kept = {"objects": objects, "labels": batch.labels, "depth_kind": "z"}
+        self.image_set = SimpleNamespace(**kept)
+
+    def rgbd(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        images, distances, labels = self.batch
+        rows = list(indices)
+        return images[rows], distances[rows], labels[rows]
+
+
 def test_other_photographs_of_an_object() -> None:
     """Three pictures of one colour, two of them 20 degrees apart: each candidate is right on the
     object, but for the plane where it ends."""
     batch = wall_batch(3)
-    labels = poses(0, 20, 90)
-    data = SimpleNamespace(
-        image_set=SimpleNamespace(objects=[0, 0, 0], labels=labels, depth_kind="z"),
-        rgbd=lambda places: (
-            batch.images[: len(places)],
-            batch.distances[: len(places)],
-            labels[places],
-        ),
-    )
+    data = Photographs(batch._replace(labels=poses(0, 20, 90)), [0, 0, 0])
 
     class Everywhere(Wall):
         def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
@@ -149,14 +160,14 @@ def test_other_photographs_of_an_object() -> None:
             return FieldSamples(torch.full_like(found.raw_density, 1000.0), found.features)
 
     generator = shows(small_generator(), Everywhere())
-    figures = novel_view_figures(generator, cast(Any, data), [0, 1, 2], 0.0, size=1)
+    figures = novel_view_figures(generator, data, [0, 1, 2], 0.0, size=1)
     assert figures["novel_pairs"] == 2
     assert figures["novel_psnr"] > 45
     # One colour stays what it is: infinitely many dB have no mean.
     assert "novel_psnr_unwarped" not in figures
     assert figures["novel_psnr_plane"] < 40
-    data.image_set.objects = None
-    assert novel_view_figures(generator, cast(Any, data), [0, 1, 2], 0.0, size=1) == {}
+    data = Photographs(batch, None)
+    assert novel_view_figures(generator, data, [0, 1, 2], 0.0, size=1) == {}
 
 
 def test_views_that_features_are_taken_of() -> None:
@@ -167,8 +178,8 @@ def test_views_that_features_are_taken_of() -> None:
     first, again = (
         list(novel_batches(generator, iter([batch, batch]), novel, 0.0, 3)) for _ in range(2)
     )
-    labels = torch.cat([made.labels for made in first])
-    assert torch.equal(labels, torch.cat([made.labels for made in again]))
+    labels = torch.cat([made.label for made in first])
+    assert torch.equal(labels, torch.cat([made.label for made in again]))
     back = to_canonical(generator, poses(90, 90, 90, 90), labels)
     axis = -back[:, [2, 6, 10]]  # from the origin to the camera
     assert (torch.atan2(axis[:, 0], axis[:, 2]).abs() <= np.pi / 6 + 1e-4).all()

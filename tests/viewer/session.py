@@ -40,13 +40,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 class ModelPipeline(nn.Module):
     """What a viewer needs of a pipeline."""
 
-    def __init__(self, model: SceneModel[Any, Any], datamanager: Any = None) -> None:
+    def __init__(self, model: SceneModel[Any, Any, Any], datamanager: Any = None) -> None:
         super().__init__()
         self._model = model
         self.datamanager = datamanager or SimpleNamespace(includes_time=False)
 
     @property
-    def model(self) -> SceneModel[Any, Any]:
+    def model(self) -> SceneModel[Any, Any, Any]:
         """The model, under the name that the viewer shows it by."""
         return self._model
 
@@ -135,7 +135,10 @@ class Session:
 
 @contextmanager
 def running_viewer(
-    model: SceneModel[Any, Any], folder: Path, max_res: int | None = None, datamanager: Any = None
+    model: SceneModel[Any, Any, Any],
+    folder: Path,
+    max_res: int | None = None,
+    datamanager: Any = None,
 ) -> Iterator[Session]:
     """A viewer of this model on a free port of this machine; ``max_res`` limits its pictures,
     ``datamanager`` is that of a data set."""

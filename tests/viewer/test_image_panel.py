@@ -2,16 +2,19 @@
 
 import base64
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from viser import ClientHandle
 
 from nerfstudio_gan3d.cameras import labels_to_cameras
 from nerfstudio_gan3d.data.datamanager import GanDataManager, GanDataManagerConfig
@@ -49,17 +52,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> GanDataManager:
     return config.setup(test_mode="test")
 
 
+class Noted(ImagePanel):
+    """The panel, and whether it is at work."""
+
+    def __init__(self, *args: Any) -> None:
+        self.working: set[int] = set()
+        super().__init__(*args)
+        panels.append(self)
+
+    def do(self, client: ClientHandle, action: Callable[[], str | None]) -> None:
+        self.working.add(threading.get_ident())
+        super().do(client, action)
+        self.working.discard(threading.get_ident())
+
+
+panels: list[Noted] = []
+
+
 @pytest.fixture(scope="module")
 def session(
     tmp_path_factory: pytest.TempPathFactory, data: GanDataManager
-) -> Iterator[tuple[Session, Browser, ImagePanel]]:
-    panels: list[ImagePanel] = []
-
-    class Noted(ImagePanel):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]
-            panels.append(self)
-
+) -> Iterator[tuple[Session, Browser, Noted]]:
+    panels.clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(image_panel, "ImagePanel", Noted)
         folder = tmp_path_factory.mktemp("viewer")
@@ -72,14 +86,16 @@ def session(
 
 @pytest.fixture
 def live(
-    session: tuple[Session, Browser, ImagePanel],
-) -> tuple[Session, Browser, ImagePanel]:
+    session: tuple[Session, Browser, Noted],
+) -> tuple[Session, Browser, Noted]:
     """The running viewer with the first kept image, and no file that waits."""
     running, browser, panel = session
+    wait_until(lambda: not panel.working)
     panel._waiting, panel._own, panel._estimator = WaitingFiles(), None, None
+    browser.set("Image", "kept 0")
     controls_of(running).show(0)
     panel._refresh()
-    wait_until(lambda: browser.elements["Image"]["value"] == "kept 0")
+    wait_until(lambda: panel._choice.value == "kept 0" and not panel.working)
     browser.notes.clear()
     return session
 
@@ -136,7 +152,7 @@ def load_own(session: Session, browser: Browser) -> ImageView:
     return shown(session)
 
 
-def test_a_kept_image_is_shown_at_once(live: tuple[Session, Browser, ImagePanel]) -> None:
+def test_a_kept_image_is_shown_at_once(live: tuple[Session, Browser, Noted]) -> None:
     session, browser, panel = live
     before, pictures = picture(session), len(browser.pictures)
     browser.set("Image", "kept 5")
@@ -157,7 +173,7 @@ def pixels_in(panel: ImagePanel) -> np.ndarray:
 
 
 def test_images_of_the_data_set_follow_the_kept_ones_and_held_out_ones_come_first(
-    live: tuple[Session, Browser, ImagePanel],
+    live: tuple[Session, Browser, Noted],
 ) -> None:
     session, browser, panel = live
     assert list(browser.elements["Image"]["options"]) == [*KEPT, *OFFERED]
@@ -178,7 +194,7 @@ def test_images_of_the_data_set_follow_the_kept_ones_and_held_out_ones_come_firs
 
 @pytest.mark.parametrize("image_first", [True, False])
 def test_image_and_depth_are_loaded_in_either_order(
-    live: tuple[Session, Browser, ImagePanel], image_first: bool
+    live: tuple[Session, Browser, Noted], image_first: bool
 ) -> None:
     session, browser, panel = live
     before = picture(session)
@@ -202,7 +218,7 @@ def test_image_and_depth_are_loaded_in_either_order(
     assert panel._status.content == "photo.png, depth depth.png"
 
 
-def test_ones_own_image_can_be_returned_to(live: tuple[Session, Browser, ImagePanel]) -> None:
+def test_ones_own_image_can_be_returned_to(live: tuple[Session, Browser, Noted]) -> None:
     session, browser, _ = live
     own = load_own(session, browser)
     browser.set("Image", "kept 2")
@@ -212,7 +228,7 @@ def test_ones_own_image_can_be_returned_to(live: tuple[Session, Browser, ImagePa
 
 
 def test_an_image_that_a_program_gives_is_in_the_list(
-    live: tuple[Session, Browser, ImagePanel],
+    live: tuple[Session, Browser, Noted],
 ) -> None:
     session, browser, panel = live
     images, distances = kept_images()
@@ -234,7 +250,7 @@ def test_an_image_that_a_program_gives_is_in_the_list(
     ids=["text", "depth-as-image", "image-as-depth", "damaged"],
 )
 def test_unusable_files_are_explained_and_the_scene_stays(
-    live: tuple[Session, Browser, ImagePanel],
+    live: tuple[Session, Browser, Noted],
     label: str,
     name: str,
     content: bytes,
@@ -243,16 +259,16 @@ def test_unusable_files_are_explained_and_the_scene_stays(
     session, browser, panel = live
     browser.set("Image", "kept 3")
     wait_until(lambda: controls_of(session).image == 3)
-    scene = model_of(session).scene().scene
+    before = picture(session)
     browser.upload(label, name, content)
     wait_until(lambda: told(browser, sentence))
     assert controls_of(session).image == 3
-    assert model_of(session).scene().scene is scene
+    assert torch.equal(picture(session), before)
     assert (panel._waiting.photo, panel._waiting.depth) == (None, None)
 
 
 def test_a_depth_map_of_another_shape_is_explained_and_the_image_waits_on(
-    live: tuple[Session, Browser, ImagePanel],
+    live: tuple[Session, Browser, Noted],
 ) -> None:
     session, browser, _ = live
     photo, depth = own_files()
@@ -267,7 +283,7 @@ def test_a_depth_map_of_another_shape_is_explained_and_the_image_waits_on(
 
 
 def test_a_damaged_image_of_the_data_set_is_explained_and_the_list_returns(
-    live: tuple[Session, Browser, ImagePanel],
+    live: tuple[Session, Browser, Noted],
 ) -> None:
     session, browser, _ = live
     browser.set("Image", "kept 1")
@@ -279,7 +295,7 @@ def test_a_damaged_image_of_the_data_set_is_explained_and_the_list_returns(
 
 
 def test_depth_is_estimated_for_the_image_that_waits(
-    live: tuple[Session, Browser, ImagePanel], monkeypatch: pytest.MonkeyPatch
+    live: tuple[Session, Browser, Noted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, browser, panel = live
     browser.click(ESTIMATE)
@@ -302,7 +318,7 @@ def test_depth_is_estimated_for_the_image_that_waits(
 
 
 def test_missing_weights_are_explained_and_the_image_waits_on(
-    live: tuple[Session, Browser, ImagePanel], monkeypatch: pytest.MonkeyPatch
+    live: tuple[Session, Browser, Noted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, browser, panel = live
 
