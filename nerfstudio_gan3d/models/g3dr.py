@@ -151,6 +151,11 @@ def validate(config: G3drModelConfig) -> None:
             f"model.planes.resolutions = {levels}: planes of {side} texels can be halved "
             f"{side.bit_length() - 1} times; give 1 to {side.bit_length()}"
         )
+    if config.losses.guided > 0 and config.importance_samples == 0:
+        raise ValueError(
+            f"model.losses.guided = {config.losses.guided}: without model.importance_samples there "
+            "are no fine samples to be guided; set it to 0, or give some"
+        )
     config.losses.validate()
     config.novel.validate()
     stride = config.losses.ray_stride

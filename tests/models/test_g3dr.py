@@ -80,6 +80,7 @@ def test_what_conventions_decide(conventions: str, axes: str) -> None:
         ("losses.rgb", -1.0, "model.losses.rgb = -1.0"),
         ("losses.clip", -0.1, "model.losses.clip = -0.1"),
         ("losses.guided", 1.5, "model.losses.guided = 1.5"),
+        ("importance_samples", 0, "no fine samples to be guided"),
         ("losses.opacity_share", -0.5, "model.losses.opacity_share = -0.5"),
         ("losses.canonical_factor", -1.0, "model.losses.canonical_factor = -1.0"),
         ("losses.guide_half_width", 0.0, "guide_half_width = 0.0"),
