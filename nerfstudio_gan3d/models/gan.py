@@ -79,11 +79,6 @@ class GanModelConfig(SceneModelConfig):
     """Levels of w, from the coarsest, that truncation acts on; None is all of them."""
 
     @property
-    def rendered_resolution(self) -> int:
-        """Side of the image as it is rendered, before any super-resolution, pixels."""
-        return self.neural_resolution
-
-    @property
     def box(self) -> tuple[float, float, float]:
         """Sides of the box that holds a Scene's foreground."""
         return self.field.box

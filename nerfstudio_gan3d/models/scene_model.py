@@ -84,11 +84,6 @@ class SceneModelConfig(FillsDefaults, ModelConfig):
     cameras."""
 
     @property
-    def rendered_resolution(self) -> int:
-        """Side of the image as it is rendered, before any super-resolution, pixels."""
-        return self.image_resolution
-
-    @property
     def has_super_resolution(self) -> bool:
         """Whether the final image is larger than the rendered one."""
         return False

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import threading
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
-from viser import ClientHandle, GuiDropdownHandle, GuiEvent
+from viser import ClientHandle, GuiEvent
 
 from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.data.label_maps import decode_label_file
@@ -28,6 +23,7 @@ from nerfstudio_gan3d.viewer.label_files import (
     saved_edits,
 )
 from nerfstudio_gan3d.viewer.label_painting import LabelBrush, legend
+from nerfstudio_gan3d.viewer.panel import Panel, data_url, set_choices
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -40,14 +36,9 @@ UNDO, REDO, RESET = "Undo", "Redo", "Reset"
 STEPS_BACK: list[str] = [UNDO, REDO, RESET]
 FOLDER = "label_edits"
 """Where edits are saved, beside the run's config.yml."""
-PREVIEW_SIDE = 256
-READ_MS = 8000
-
-Action = Callable[["GuiEvent[Any]", ClientHandle], "str | None"]
-"""What a control does for a browser; returns what to tell the user."""
 
 
-class LabelPanel:
+class LabelPanel(Panel):
     """All controls for label maps, and what they do.
 
     Args:
@@ -57,11 +48,11 @@ class LabelPanel:
     """
 
     def __init__(self, editor: LabelEditor, viewer: Viewer, order: float) -> None:
-        self._editor, self._viewer = editor, viewer
+        super().__init__(TITLE, viewer)
+        self._editor = editor
         self._folder = viewer.log_filename.parent / FOLDER
         self._data = labelled_images(viewer.pipeline.datamanager)
         self._searching = threading.Lock()
-        self._gui = viewer.viser_server.gui
         with self._gui.add_folder(TITLE, order=order):
             self._add_sources()
             # Without a folder viser warns of pictures that are read from its own; none is read.
@@ -131,35 +122,6 @@ class LabelPanel:
             self._take_appearance,
             "Search for the latent with which the image's own label map looks most like it",
         )
-
-    def _button(self, label: str, action: Action, hint: str | None = None) -> Any:
-        button = self._gui.add_button(label, hint=hint)
-        button.on_click(self._event(action))
-        return button
-
-    def _event(self, action: Action) -> Callable[[GuiEvent[Any]], None]:
-        """Calls ``action`` for what a user does, and not for what the program sets itself."""
-
-        def run(event: GuiEvent[Any]) -> None:
-            client = event.client
-            if client is not None:
-                self.do(client, lambda: action(event, client))
-
-        return run
-
-    def do(self, client: ClientHandle, action: Callable[[], str | None]) -> None:
-        """Carries out what a user asked for, and tells of its result or of what is wrong."""
-        try:
-            message = action()
-        except (ValueError, OSError) as error:
-            client.add_notification(TITLE, str(error), color="red")
-        else:
-            if message is not None:
-                client.add_notification(TITLE, message, auto_close=READ_MS)
-        self._refresh()
-        # Training stops for a moment, as after a move of the camera, so that the answer is quick.
-        self._viewer.last_move_time = time.time()  # type: ignore[assignment]
-        self._viewer._trigger_rerender()
 
     def _step(self, event: GuiEvent[Any], _: ClientHandle) -> str | None:
         step = event.target.value
@@ -275,35 +237,16 @@ class LabelPanel:
             f"![label map]({data_url(map_pixels(view.map, self._editor.labels))})"
         )
         own = not isinstance(now.source, int)
-        _choices(self._kept, [*KEPT, OWN] if own else KEPT, OWN if own else str(now.source))
+        set_choices(self._kept, [*KEPT, OWN] if own else KEPT, OWN if own else str(now.source))
         names = saved_edits(self._folder)
         if names:
             known = self._saved.value if self._saved.value in names else names[-1]
-            _choices(self._saved, names, known)
+            set_choices(self._saved, names, known)
         self._saved.visible = self._load_saved.visible = bool(names)
         self._seeds.visible = now.appearance is not None
         painted = ", painted" if self._editor.painted else ""
         appearance = now.appearance_name or "the seed"
         self._status.content = f"Label map: {now.name}{painted}  \nAppearance: {appearance}"
-
-
-def _choices(dropdown: GuiDropdownHandle[str], options: list[str], value: str) -> None:
-    """Sets what a list offers and shows, as far as it does not yet."""
-    if list(dropdown.options) != options:
-        dropdown.options = options
-    if dropdown.value != value:
-        dropdown.value = value
-
-
-def data_url(pixels: Any) -> str:
-    """A picture as an address that holds it, enlarged without smoothing."""
-    image = Image.fromarray(pixels)
-    factor = max(PREVIEW_SIDE // image.width, 1)
-    larger = image.width * factor, image.height * factor
-    image = image.resize(larger, Image.Resampling.NEAREST)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def labelled_images(data: object) -> GanDataManager | None:

@@ -124,9 +124,6 @@ def test_what_cannot_be_prepared_is_refused(
 
 
 def test_with_the_real_packages(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("transformers")
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("rembg")
     from tests.data.test_estimators import tiny_depth_model
 
     tiny_depth_model(Path("depth-model"))

@@ -7,14 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from nerfstudio_gan3d.data.dataset import DataError
 from nerfstudio_gan3d.data.estimators import DepthEstimator, ForegroundEstimator
 from tests.data.onnx_file import bright_is_foreground
-
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("onnxruntime")
-pytest.importorskip("rembg")
 
 
 def tiny_depth_model(folder: Path) -> Any:
@@ -25,7 +22,7 @@ def tiny_depth_model(folder: Path) -> Any:
         hidden_size=8,
         num_hidden_layers=4,
         num_attention_heads=2,
-        out_indices=[1, 2, 3, 4],
+        out_indices=[1, 2, 3, 4],  # pyright: ignore[reportCallIssue]
         reshape_hidden_states=False,
     )
     config = transformers.DepthAnythingConfig(
@@ -41,7 +38,9 @@ def tiny_depth_model(folder: Path) -> Any:
     # would cut values off.
     for weight in (p for p in network.parameters() if p.ndim == 4):
         torch.nn.init.normal_(weight, std=0.3)
-    torch.nn.init.constant_(network.head.conv3.bias, 5.0)
+    bias = network.head.conv3.bias
+    assert bias is not None
+    torch.nn.init.constant_(bias, 5.0)
     network.save_pretrained(folder)
     transformers.DPTImageProcessor(size={"height": 28, "width": 28}).save_pretrained(folder)
     return network
