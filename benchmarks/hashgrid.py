@@ -131,7 +131,7 @@ def time_field(images: int, repeats: int, decoder: bool) -> None:
 
 
 def _encoding(field: StyleHashGrid, ws: Tensor, positions: Tensor) -> Tensor:
-    return field.encode(field.prepare(ws), positions)
+    return field.encode(field.mix(ws), positions)
 
 
 def _whole_field(field: StyleHashGrid, ws: Tensor, positions: Tensor) -> Tensor:

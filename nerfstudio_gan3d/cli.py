@@ -25,7 +25,8 @@ from nerfstudio_gan3d.cli_options import (
 )
 from nerfstudio_gan3d.data.prepare_options import PrepareOptions
 from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
-from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions
+from nerfstudio_gan3d.export.reconstruct_options import GenerateOptions, ReconstructOptions
+from nerfstudio_gan3d.share_options import PackOptions, ViewOptions
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -51,7 +52,10 @@ Command = (
     | Annotated[SampleOptions, subcommand("sample")]
     | Annotated[MeshOptions, subcommand("mesh")]
     | Annotated[ReconstructOptions, subcommand("reconstruct")]
+    | Annotated[GenerateOptions, subcommand("generate")]
     | Annotated[EvaluateOptions, subcommand("evaluate")]
+    | Annotated[PackOptions, subcommand("pack")]
+    | Annotated[ViewOptions, subcommand("view")]
 )
 
 
@@ -126,11 +130,32 @@ def _reconstruct(options: ReconstructOptions) -> str:
     return reconstruct(options)
 
 
+def _generate(options: GenerateOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.export.generate import generate
+
+    return generate(options)
+
+
 def _evaluate(options: EvaluateOptions) -> str:
     options.validate()
     from nerfstudio_gan3d.metrics.commands import evaluate
 
     return evaluate(options)
+
+
+def _pack(options: PackOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.share import pack
+
+    return pack(options)
+
+
+def _view(options: ViewOptions) -> None:
+    options.validate()
+    from nerfstudio_gan3d.share import view
+
+    view(options)
 
 
 _RUN: dict[type, Callable[[Any], str | None]] = {
@@ -142,7 +167,10 @@ _RUN: dict[type, Callable[[Any], str | None]] = {
     SampleOptions: _sample,
     MeshOptions: _mesh,
     ReconstructOptions: _reconstruct,
+    GenerateOptions: _generate,
     EvaluateOptions: _evaluate,
+    PackOptions: _pack,
+    ViewOptions: _view,
 }
 
 

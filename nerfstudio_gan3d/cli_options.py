@@ -151,6 +151,11 @@ class EvaluateOptions:
     """Truncation psi: 1 is off."""
     evaluator: Path | None = None
     """TorchScript file whose features are compared."""
+    evaluator_outputs: tuple[str, ...] = ()
+    """Names of what it returns, in order, such as features class_logits, from which an inception
+    score is made; may stay empty for features alone."""
+    evaluator_size: int = 64
+    """Side of the images that it takes, in pixels."""
     inception: bool = False
     """Compare Inception-v3 features; their weights must be on this machine."""
     mesh_samples: int = 0
@@ -171,3 +176,5 @@ class EvaluateOptions:
             )
         if self.inception and self.evaluator is not None:
             raise ValueError("--evaluator and --inception: choose one feature space.")
+        if self.evaluator_outputs and self.evaluator is None:
+            raise ValueError("--evaluator-outputs names what --evaluator returns; give that file.")

@@ -3,9 +3,7 @@
 A bundle is a safetensors file: the moving average of the generator, some cameras of its data set
 (and label maps, where Scenes are made from them), and a JSON text in the header with method, model
 settings, progress, figures and licence. Unpacked it is a run like any other to ns-viewer,
-ns-render, ns-export, ns-eval and `gan3d`, but not to ns-train.
-
-    python -m nerfstudio_gan3d.pretrained RUN FILE --figures figures.json
+ns-render, ns-export, ns-eval and `gan3d`, but not to ns-train. `gan3d pack` (`share`) writes them.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import copy
 import dataclasses
 import json
 import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -24,7 +21,6 @@ from typing import Any
 
 import safetensors.torch
 import torch
-import tyro
 import yaml
 from nerfstudio.data.scene_box import SceneBox
 from safetensors import SafetensorError, safe_open
@@ -33,7 +29,7 @@ from torch import Tensor
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
-from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, load_run
+from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, Run
 from nerfstudio_gan3d.training.checkpoints import (
     check_fits,
     checkpoint_path,
@@ -42,12 +38,15 @@ from nerfstudio_gan3d.training.checkpoints import (
 )
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
 
+ASSETS = Path(str(files("nerfstudio_gan3d") / "assets"))
 HEADER = "gan3d"
-LICENCE = "Apache-2.0"
+SUFFIX = ".safetensors"
 GENERATOR = "generator."
 DATA = "datamanager."
 LABELS = "label_store."
 IMAGES = "image_store."
+REQUIRED = ("method", "step", "images_seen", "licence", "model")
+"""What a bundle's header has to say."""
 SMALL = 1024
 """Tensors with fewer elements stay in full precision: they weigh nothing, and biases and means
 matter."""
@@ -68,6 +67,11 @@ class UnpackedRunConfig(GanTrainerConfig):
         return self.folder
 
 
+def bundled_names() -> list[str]:
+    """Names of the bundled checkpoints."""
+    return sorted(file.stem for file in ASSETS.glob("*.safetensors"))
+
+
 def unpack(name: str, directory: Path) -> str:
     """Unpacks a bundled checkpoint into a run's folder; returns a sentence that says how to open
     it.
@@ -75,7 +79,7 @@ def unpack(name: str, directory: Path) -> str:
     Raises:
         ValueError: If there is no such bundle, or the folder is not empty.
     """
-    source = Path(str(files("nerfstudio_gan3d") / "assets" / f"{name}.safetensors"))
+    source = ASSETS / f"{name}.safetensors"
     if not source.is_file():
         raise ValueError(f"there is no bundled checkpoint {name!r} in this installation ({source})")
     header = unpack_file(source, directory)
@@ -119,8 +123,8 @@ def unpack_file(source: Path, directory: Path) -> dict[str, Any]:
     return header
 
 
-def read_bundle(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Header and tensors of a bundle; runs no code of the file.
+def read_header(source: Path) -> dict[str, Any]:
+    """What a bundle says of itself: method, model settings, progress, figures, licence, provenance.
 
     Raises:
         ValueError: If the file is not a bundle.
@@ -128,36 +132,49 @@ def read_bundle(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(source, framework="pt") as opened:
             header = json.loads((opened.metadata() or {})[HEADER])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
-        raise ValueError(f"{source}: not a bundled checkpoint ({error})") from error
-    return header, tensors
+            return {name: header[name] for name in REQUIRED} | header
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{source}: not a packed run ({_reason(error)})") from error
+
+
+def read_bundle(source: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of a bundle; runs no code of the file.
+
+    Raises:
+        ValueError: If the file is not a bundle.
+    """
+    header = read_header(source)
+    with safe_open(source, framework="pt") as opened:
+        return header, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def bundle(
-    run: tyro.conf.Positional[Path],
-    file: tyro.conf.Positional[Path],
+    run: Run,
+    file: Path,
     figures: Path | None = None,
-    licence: str = LICENCE,
+    licence: str = "",
+    provenance: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
-    """Bundles the newest checkpoint of a run; returns a sentence about the file.
+    """Bundles a run's checkpoint; returns a sentence about the file.
 
     Args:
-        run: Folder of the run, or its config.yml.
+        run: The run, on the CPU.
         file: The file to write, ending in .safetensors.
         figures: JSON file whose content goes into the header, such as what ns-eval wrote.
-        licence: Licence of the weights (SPDX name).
+        licence: Licence of the weights (SPDX name); empty if it is not stated.
+        provenance: Where the weights come from.
+        metadata: Further entries of the file's own header.
 
     Raises:
-        ValueError: If the run or the figures cannot be read, or the file cannot be written.
+        ValueError: If the figures cannot be read, or the file cannot be written.
     """
-    opened = load_run(run, device="cpu")
-    saved = read_checkpoint(opened.checkpoint)["pipeline"]
+    saved = read_checkpoint(run.checkpoint)["pipeline"]
     tensors = {
-        GENERATOR + name: _halved(value) for name, value in opened.generator.state_dict().items()
+        GENERATOR + name: _halved(value) for name, value in run.generator.state_dict().items()
     }
     tensors |= {name: value for name, value in saved.items() if name.startswith(DATA)}
-    for prefix, store in ((LABELS, opened.model.label_store), (IMAGES, opened.model.image_store)):
+    for prefix, store in ((LABELS, run.model.label_store), (IMAGES, run.model.image_store)):
         if store is not None:
             tensors |= {prefix + name: value for name, value in store.state_dict().items()}
     try:
@@ -168,17 +185,19 @@ def bundle(
         # ns-eval writes them beside the place of the checkpoint, which means nothing elsewhere.
         measured = measured["results"]
     header = {
-        "method": opened.config.method_name,
-        "step": opened.step,
-        "images_seen": opened.images_seen,
+        "method": run.config.method_name,
+        "step": run.step,
+        "images_seen": run.images_seen,
         "weights": "moving average of the generator",
         "licence": licence,
+        "provenance": dict(provenance or {}),
         "figures": measured,
-        "model": plain_settings(opened.settings),
+        "model": plain_settings(run.settings),
     }
     content = {name: value.contiguous() for name, value in tensors.items()}
+    entries = {**(metadata or {}), HEADER: json.dumps(header)}
     with replaced(file) as temporary:
-        safetensors.torch.save_file(content, temporary, {HEADER: json.dumps(header)})
+        safetensors.torch.save_file(content, temporary, entries)
     size = file.stat().st_size / 1e6
     return f"{file}: {size:.1f} MB, {header['method']} after {header['images_seen']} images"
 
@@ -244,6 +263,10 @@ def _halved(value: Tensor) -> Tensor:
     return value
 
 
+def _reason(error: Exception) -> str:
+    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+
+
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Tensors of one part in full precision, without the part's name."""
     return {
@@ -251,7 +274,3 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{tyro.cli(bundle)}\n")

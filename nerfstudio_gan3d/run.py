@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import yaml
 from jaxtyping import Float
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
@@ -27,10 +28,16 @@ from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.outputs import Backdrop, SceneOutputs
 from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.scene import Scene
-from nerfstudio_gan3d.training.checkpoints import CheckpointError, check_fits, newest_whole
+from nerfstudio_gan3d.training.checkpoints import (
+    CheckpointError,
+    check_fits,
+    newest_whole,
+    read_checkpoint,
+)
 from nerfstudio_gan3d.viewer.label_files import saved_pose
 
 CONFIG_NAME = "config.yml"
+CHECKPOINT_SUFFIX = ".ckpt"
 MODEL_PREFIX = "_model."
 
 
@@ -135,13 +142,13 @@ class Run:
         return LabelView(shown.to(self.device), pose.to(self.device))
 
     def orbit(
-        self, azimuth_deg: Sequence[float], elevation_deg: float = 15.0
+        self, azimuth_deg: Sequence[float], elevation_deg: float | Sequence[float] = 15.0
     ) -> Float[Tensor, "v 25"]:
         """Camera labels on a circle about the object, framed as the viewer's first camera is.
 
         Args:
             azimuth_deg: Degrees; 0 looks at the front (+z), 90 stands at +x.
-            elevation_deg: Degrees above the horizon.
+            elevation_deg: Degrees above the horizon, of all cameras or of each.
 
         Raises:
             ValueError: If the run does not say where its cameras stand.
@@ -153,7 +160,8 @@ class Run:
                 f"model.view_focal = {settings.view_focal}; both must be positive to place a camera"
             )
         azimuth = torch.deg2rad(torch.tensor(azimuth_deg, dtype=torch.float32))
-        elevation = torch.deg2rad(torch.full_like(azimuth, elevation_deg))
+        elevation = torch.as_tensor(elevation_deg, dtype=torch.float32)
+        elevation = torch.deg2rad(elevation.expand_as(azimuth))
         labels = orbit_labels(
             azimuth, elevation, settings.view_radius, settings.view_pivot, settings.view_focal
         )
@@ -184,13 +192,28 @@ class Run:
         Raises:
             ValueError: If labels are asked of a model that has none.
         """
+        side = size or self.settings.image_resolution
+        return self.render_cameras(scene, labels_to_cameras(labels, side, side), outputs, backdrop)
+
+    @torch.no_grad()
+    def render_cameras(
+        self,
+        scene: Scene,
+        cameras: Cameras,
+        outputs: Sequence[PictureOutput] = ("rgb", "foreground", "depth", "accumulation"),
+        backdrop: Backdrop | None = None,
+    ) -> dict[str, Float[Tensor, "v h w c"]]:
+        """The same as `render` for nerfstudio's cameras (its world, z up), ``[V]`` of one size.
+
+        Raises:
+            ValueError: If labels are asked of a model that has none.
+        """
         if "labels" in outputs:
             self.labels("labels")
-        side = size or self.settings.image_resolution
         renderer = SceneOutputs(self.generator, scene, backdrop or Backdrop(), set(outputs))
         found: dict[str, list[Tensor]] = {name: [] for name in outputs}
-        for label in labels.split(1):
-            camera = labels_to_cameras(label, side, side)
+        for index in range(len(cameras)):
+            camera = cameras[index : index + 1].to(self.device)
             image = renderer.camera(camera, chunk=self.settings.eval_num_rays_per_chunk)
             for name, images in found.items():
                 images.append(image[name])
@@ -198,46 +221,63 @@ class Run:
 
 
 def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
-    """Loads the newest whole checkpoint of a run for inference.
+    """Loads a checkpoint of a run for inference, by default the newest whole one.
 
     The checkpoint is read as data (``weights_only=True``). config.yml is not: nerfstudio writes
     Python objects into it, and reading it can run code, so open only runs whose origin you trust.
 
     Args:
-        path: A run's config.yml, or the folder that holds it.
+        path: A run's config.yml, or the folder that holds it; or one of the run's checkpoints,
+            ``step-*.ckpt``, which lies in that folder or in one inside of it.
         device: Where to put the model; None is a CUDA device if there is one, else the CPU.
 
     Raises:
         ValueError: If there is no such run, it is not one of this package's methods, or no
             checkpoint of it can be read or fits the configuration.
     """
-    config_path = _config_path(Path(path).expanduser())
+    chosen = Path(path).expanduser()
+    config_path = _config_path(chosen)
     config = read_config(config_path)
     folder = config_path.parent
-    # A run's checkpoints lie beside its config.yml, wherever both were moved to since.
-    inside = folder / config.relative_model_dir.name
-    found = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
+    if chosen.suffix == CHECKPOINT_SUFFIX:
+        file, state = chosen, read_checkpoint(chosen)
+    else:
+        # A run's checkpoints lie beside its config.yml, wherever both were moved to since.
+        inside = folder / config.relative_model_dir.name
+        file, state, _ = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
+    step = int(state["step"])
     settings = config.pipeline.model
     assert isinstance(settings, SceneModelConfig)
     box = torch.tensor(settings.box) / 2
     model = settings.setup(scene_box=SceneBox(torch.stack([-box, box])), num_train_data=1)
-    state = {
+    weights = {
         name.removeprefix(MODEL_PREFIX): value
-        for name, value in found.state["pipeline"].items()
+        for name, value in state["pipeline"].items()
         if name.startswith(MODEL_PREFIX)
     }
     try:
-        check_fits(model, state)
+        check_fits(model, weights)
     except CheckpointError as error:
-        raise CheckpointError(f"{found.path}: {error}") from None
-    model.load_state_dict(state, strict=True)
+        raise CheckpointError(f"{file}: {error}") from None
+    model.load_state_dict(weights, strict=True)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval().requires_grad_(False)
-    return Run(folder.absolute(), config, model, found.path.absolute(), int(found.state["step"]))
+    return Run(folder.absolute(), config, model, file.absolute(), step)
 
 
 def _config_path(path: Path) -> Path:
+    if path.suffix == CHECKPOINT_SUFFIX and path.is_file():
+        beside = [
+            folder / CONFIG_NAME for folder in (path.absolute().parent, path.absolute().parents[1])
+        ]
+        for config in beside:
+            if config.is_file():
+                return config
+        raise ValueError(
+            f"{path}: there is no {CONFIG_NAME} in its folder or in the one above, which says what "
+            "model it is of; put the one that training wrote there"
+        )
     if path.is_dir():
         path = path / CONFIG_NAME
     if not path.is_file():

@@ -15,10 +15,15 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from nerfstudio_gan3d.data.errors import DataError
+from nerfstudio_gan3d.data.hub import check_reach, first_line
 from nerfstudio_gan3d.data.prepare_options import DEPTH_MODEL, DepthOutput
 
-SECONDS_TO_ANSWER = 10.0
-"""How long the hub has to answer before weights are taken for out of reach."""
+KIND = "depth model"
+FOLDER = (
+    "give --depth-model a folder with the model's config.json, preprocessor_config.json and "
+    "model.safetensors"
+)
+NAME = "give --depth-model the name or the folder of a depth estimation model of transformers"
 
 
 class DepthEstimator:
@@ -29,15 +34,23 @@ class DepthEstimator:
             and model.safetensors.
         kind: what the model returns. "disparity" (MiDaS, Depth Anything) is large where things are
             near, "depth" (metric models) where they are far.
+        instead: what messages tell a user to do if the model cannot be had; None names the option
+            of the commands that chooses another one.
 
     Raises:
         DataError: the weights are neither here nor within reach, or are those of no depth model.
     """
 
-    def __init__(self, model: str = DEPTH_MODEL, kind: DepthOutput = "disparity") -> None:
+    def __init__(
+        self,
+        model: str = DEPTH_MODEL,
+        kind: DepthOutput = "disparity",
+        *,
+        instead: str | None = None,
+    ) -> None:
         self.model, self.kind = model, kind
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._processor, self._network = _load_depth_model(model)
+        self._processor, self._network = _load_depth_model(model, instead)
         self._network = self._network.to(self.device).eval()
 
     @torch.inference_mode()
@@ -52,7 +65,7 @@ class DepthEstimator:
         outputs = self._network(**inputs.to(self.device))
         found = outputs.predicted_depth.float().cpu().numpy()[0]  # [h2, w2]
         if not np.isfinite(found).all():
-            raise DataError(f"depth model {self.model!r}: returned values that are not finite")
+            raise DataError(f"{KIND} {self.model!r}: returned values that are not finite")
         # Pillow's bilinear filter antialiases and, unlike the wider ones, never overshoots.
         height, width = image.shape[:2]
         resized = Image.fromarray(found).resize((width, height), Image.Resampling.BILINEAR)
@@ -82,7 +95,7 @@ class ForegroundEstimator:
         return np.array(mask.convert("L"), dtype=np.float32) / 255
 
 
-def _load_depth_model(model: str) -> tuple[Any, Any]:
+def _load_depth_model(model: str, instead: str | None) -> tuple[Any, Any]:
     folder = Path(model).expanduser()
     name = str(folder) if folder.is_dir() else model
     try:
@@ -91,19 +104,18 @@ def _load_depth_model(model: str) -> tuple[Any, Any]:
         except OSError:
             if folder.is_dir():
                 raise
-            _check_reach(name)
+            check_reach(KIND, name, instead or FOLDER)
             processor, network, report = _from_pretrained(name, local=False)
     except DataError:
         raise
     # What a wrong config.json or weight file raises differs from file to file.
     except Exception as error:
         raise DataError(
-            f"depth model {model!r}: cannot be loaded ({_first_line(error)}); give --depth-model "
-            "the name or the folder of a depth estimation model of transformers"
+            f"{KIND} {model!r}: cannot be loaded ({first_line(error)}); {instead or NAME}"
         ) from error
     if report["missing_keys"]:
         raise DataError(
-            f"depth model {model!r}: its file lacks {len(report['missing_keys'])} weights, such as "
+            f"{KIND} {model!r}: its file lacks {len(report['missing_keys'])} weights, such as "
             f"{min(report['missing_keys'])}; give a whole model"
         )
     return processor, network
@@ -117,22 +129,6 @@ def _from_pretrained(name: str, local: bool) -> tuple[Any, Any, dict[str, Any]]:
         name, local_files_only=local, output_loading_info=True
     )
     return processor, network, report
-
-
-def _check_reach(name: str) -> None:
-    """Raises DataError when the hub does not answer or has no such model."""
-    from huggingface_hub import HfApi, constants
-
-    try:
-        # The download itself would try each of its files for half a minute before it gave up.
-        HfApi().model_info(name, timeout=SECONDS_TO_ANSWER)
-    except Exception as error:
-        raise DataError(
-            f"depth model {name!r}: no such folder, not in {constants.HF_HUB_CACHE}, and the hub "
-            f"cannot be asked for it ({_first_line(error)}); run `hf download {name}` where there "
-            "is a network and copy that folder here, or give --depth-model a folder with the "
-            "model's config.json, preprocessor_config.json and model.safetensors"
-        ) from error
 
 
 def _open_session(model: str) -> Any:
@@ -168,7 +164,7 @@ def _open_session(model: str) -> Any:
         return Local(session.name(), options)
     # onnxruntime's errors are RuntimeErrors, and others for files that are no protocol buffers.
     except Exception as error:
-        raise DataError(f"{file}: not a usable ONNX file ({_first_line(error)})") from error
+        raise DataError(f"{file}: not a usable ONNX file ({first_line(error)})") from error
 
 
 def _is_plain(name: str) -> bool:
@@ -201,11 +197,6 @@ def _download(session: Any, name: str) -> Path:
     except Exception as error:
         raise DataError(
             f"{_weight_folders(name)[0] / f'{name}.onnx'}: not there and cannot be downloaded "
-            f"({_first_line(error)}); put the file there (rembg's releases on GitHub have it), "
+            f"({first_line(error)}); put the file there (rembg's releases on GitHub have it), "
             "give --background-model another .onnx file, or leave out --remove-background"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

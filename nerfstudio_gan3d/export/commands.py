@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from nerfstudio_gan3d.data.palettes import Palette, class_colours
-from nerfstudio_gan3d.export.inputs import chosen_inputs
+from nerfstudio_gan3d.export.inputs import (
+    check_seedless,
+    chosen_inputs,
+    one_input,
+    takes_images,
+)
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
 from nerfstudio_gan3d.export.number_lists import parse_seeds
 from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions, parse_outputs
 from nerfstudio_gan3d.export.record import write_record
 from nerfstudio_gan3d.export.sheets import Studio, check_codes, plan
-from nerfstudio_gan3d.latents import LabelView, SceneRequest
+from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.run import Run, load_run
 
 SEEDS, LABELLED_SEEDS = "0-15", "0-3"
@@ -27,11 +32,9 @@ def mesh(options: MeshOptions) -> str:
     if options.appearance_seed is not None:
         check_codes(run, "--appearance-seed")
     palette = _palette(run) if options.color == "labels" else ()
-    view: int | LabelView = 0
-    if options.input is not None:
-        view = run.label_view(options.input)
-    elif options.input_file is not None:
-        view = run.label_view(options.input_file, options.input_azimuth, options.input_elevation)
+    check_seedless(run, options)
+    beside = options.depth, options.input_azimuth, options.input_elevation
+    given = one_input(run, options.given, *beside)
     files, told = options.files, []
     for index, file in enumerate(files):
         request = SceneRequest(
@@ -39,9 +42,10 @@ def mesh(options: MeshOptions) -> str:
             truncation=options.truncation,
             other_seed=options.to_seed,
             interpolation=index / max(len(files) - 1, 1),
-            label=view,
             appearance_seed=options.appearance_seed,
         )
+        if given is not None:
+            request = given.asked(request)
         found = extract_mesh(
             run.scene(request),
             options.resolution,
@@ -79,7 +83,7 @@ def sample(options: SampleOptions) -> str:
 
     Beside a file ``NAME.png`` or ``NAME.mp4`` stands ``NAME.json``, in a folder ``samples.json``:
     run and checkpoint, seeds, truncation, label maps, cameras, and the command that writes the same
-    again. The latents w lie in a file with the ending ``.npz`` beside it.
+    again. The latents w, or the images, lie in a file with the ending ``.npz`` beside it.
 
     Raises:
         ValueError: If the run cannot be loaded or has not what options ask for, or a file cannot be
@@ -87,6 +91,7 @@ def sample(options: SampleOptions) -> str:
     """
     run = load_run(options.load_config)
     outputs = parse_outputs(options.outputs)
+    check_seedless(run, options)
     inputs = chosen_inputs(run, options)
     few = inputs or options.grid is not None
     seeds = parse_seeds(options.seeds or (LABELLED_SEEDS if few else SEEDS))
@@ -101,6 +106,9 @@ def sample(options: SampleOptions) -> str:
         record = options.output / "samples.json"
     write_record(run, options, inputs, rows, files, record)
     views = len(rows[0].cells[0].cameras)
+    if takes_images(run):
+        seen = f"{_many(len(inputs), 'image')} from {_many(views, 'view')}"
+        return f"{options.output}: {seen}; described in {record}"
     made = [_many(len(inputs), "label map")] if inputs else []
     made.append(f"{_many(len(seeds), 'seed')} from {_many(views, 'view')}")
     if options.interpolate is not None:

@@ -24,7 +24,8 @@ MESH_SUFFIXES = (".ply", ".obj", ".glb")
 TEXTURE_SUFFIXES = (".glb", ".obj")
 DEFAULT_STEPS, MOST_STEPS = 5, 1000
 KEPT_MAPS = 16
-"""Label maps that a checkpoint keeps: `latents.STORED_MAPS`, known here without torch."""
+"""Label maps, or images, that a checkpoint keeps: `latents.STORED_MAPS` and
+`image_views.STORED_IMAGES`, known here without torch."""
 
 
 @dataclass
@@ -62,16 +63,25 @@ class MeshOptions:
     """Write the meshes on the straight way to this seed, as NAME_00, NAME_01, ..."""
     steps: int | None = None
     """Number of these meshes, both ends included (default 5)."""
-    input: int | None = None
-    """Label map that the sample is made from: number of one that the checkpoint keeps (default
-    0)."""
+    input: int | Path | None = None
+    """What the sample is made from: number of a label map, or of an image, that the checkpoint
+    keeps (default 0), or a file of your own, as --input-file."""
     input_file: Path | None = None
-    """A label map of your own: PNG of class ids or class colours, or an edge map."""
+    """A label map of your own: PNG of class ids or class colours, or an edge map. Of models that
+    take images: an image."""
+    depth: Path | None = None
+    """Depth of that image: 16-bit grey PNG, small is near. The default is NAME_depth.png beside
+    it."""
     input_azimuth: float | None = None
-    """Where --input-file is seen from, degrees: 0 is the front, 90 stands at +x. The default is
-    what the viewer saved beside the file (edit.json), or else the front."""
+    """Where a label map's file is seen from, degrees: 0 is the front, 90 stands at +x. The default
+    is what the viewer saved beside the file (edit.json), or else the front."""
     input_elevation: float | None = None
     """The same, degrees above the horizon (default 0)."""
+
+    @property
+    def given(self) -> int | Path | None:
+        """What the sample is made from, by whichever option it is named."""
+        return self.input_file if self.input is None else self.input
 
     def validate(self) -> None:
         """Raises ValueError if an option's value is impossible."""
@@ -95,10 +105,9 @@ class MeshOptions:
                 f"--appearance-seed is {self.appearance_seed}; it must lie between 0 and 10^18."
             )
         if self.input is not None and self.input_file is not None:
-            raise ValueError("--input and --input-file: choose one label map.")
-        if self.input is not None:
-            _check_kept("--input", [self.input])
-        _check_file("--input-file", self.input_file, self.input_azimuth, self.input_elevation)
+            raise ValueError("--input and --input-file: choose one of them.")
+        option = "--input" if isinstance(self.input, Path) else "--input-file"
+        check_given(option, self.given, self.depth, self.input_azimuth, self.input_elevation)
 
     def _check_texture(self) -> None:
         if not self.texture:
@@ -164,15 +173,19 @@ class SampleOptions:
     """What to show side by side, separated by commas: rgb, foreground, background, depth,
     accumulation, normals, labels."""
     inputs: str | None = None
-    """Label maps that samples are made from: numbers of those that the checkpoint keeps, 0 to 15,
-    such as 0-3. The default is 0 where no other label map is named."""
+    """Label maps, or images, that samples are made from: numbers of those that the checkpoint
+    keeps, 0 to 15, such as 0-3. The default is 0 where no other one is named."""
     images: str | None = None
     """The same from the run's data set: positions of images, such as 12,40."""
-    input: Annotated[Path | None, arg(aliases=("--input-file",))] = None
-    """The same from a file of your own: PNG of class ids or class colours, or an edge map."""
+    input: Annotated[int | Path | None, arg(aliases=("--input-file",))] = None
+    """The same from a file of your own: PNG of class ids or class colours, or an edge map; of
+    models that take images an image. A number is that of a kept one."""
+    depth: Path | None = None
+    """Depth of the image --input: 16-bit grey PNG, small is near. The default is NAME_depth.png
+    beside it."""
     input_azimuth: float | None = None
-    """Where --input is seen from, degrees: 0 is the front, 90 stands at +x. The default is what the
-    viewer saved beside the file (edit.json), or else the front."""
+    """Where the label map --input is seen from, degrees: 0 is the front, 90 stands at +x. The
+    default is what the viewer saved beside the file (edit.json), or else the front."""
     input_elevation: float | None = None
     """The same, degrees above the horizon (default 0)."""
     grid: Literal["shape,appearance"] | None = None
@@ -214,7 +227,7 @@ class SampleOptions:
             _check_kept("--inputs", parse_inputs(self.inputs))
         if self.images is not None:
             parse_images(self.images)
-        _check_file("--input", self.input, self.input_azimuth, self.input_elevation)
+        check_given("--input", self.input, self.depth, self.input_azimuth, self.input_elevation)
         self._check_mixing()
         self._check_interpolation()
         self._check_grid()
@@ -304,13 +317,32 @@ def _check_kept(option: str, numbers: list[int]) -> None:
     for number in numbers:
         if not 0 <= number < KEPT_MAPS:
             raise ValueError(
-                f"{option} has {number}; a checkpoint keeps the label maps 0 to {KEPT_MAPS - 1}."
+                f"{option} has {number}; a checkpoint keeps the label maps, or images, 0 to "
+                f"{KEPT_MAPS - 1}."
             )
 
 
-def _check_file(
-    option: str, file: Path | None, azimuth: float | None, elevation: float | None
+def check_given(
+    option: str,
+    given: int | Path | None,
+    depth: Path | None,
+    azimuth: float | None,
+    elevation: float | None,
 ) -> None:
+    """Raises ValueError for a number that is not kept, a file that is not there, or what is said of
+    a file where none is given."""
+    file = None
+    if isinstance(given, int):
+        _check_kept("--input", [given])
+    else:
+        file = given
+    if depth is not None:
+        if file is None:
+            raise ValueError(
+                f"--depth is that of the image {option}; give that file, or leave it out."
+            )
+        if not depth.is_file():
+            raise ValueError(f"--depth is {depth}; there is no such file.")
     angles = ("azimuth", azimuth, 360), ("elevation", elevation, 90)
     for name, angle, limit in angles:
         if angle is None:

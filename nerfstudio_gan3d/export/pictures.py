@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.options import PictureOutput
+from nerfstudio_gan3d.models.g3dr import G3drModelConfig
 from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
 
@@ -31,11 +32,14 @@ def azimuths(views: int) -> list[float]:
 
 
 def depth_range(run: Run) -> tuple[float, float]:
-    """Distances between which depth is coloured: those at which the box's corners can lie.
+    """Distances between which depth is coloured: those at which the box's corners can lie, or of
+    Scenes made of images the box's front and back.
 
     The same for all pictures of a run, so that colours can be compared and videos do not flicker.
     """
     settings = run.settings
+    if isinstance(settings, G3drModelConfig):
+        return settings.depth_range
     half = math.dist(settings.box, (0, 0, 0)) / 2 + math.dist(settings.view_pivot, (0, 0, 0))
     return max(settings.view_radius - half, 0.0), settings.view_radius + half
 

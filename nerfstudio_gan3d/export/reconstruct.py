@@ -1,4 +1,7 @@
-"""The command `gan3d reconstruct`: one photograph to views, a film, a mesh and a run."""
+"""The command `gan3d reconstruct`: one photograph to views, a film, a mesh and a run.
+
+`gan3d generate` goes on with `write_scene`, too.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels
-from nerfstudio_gan3d.data.errors import DataError
-from nerfstudio_gan3d.data.layout import DEPTH_ENDING
 from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.export.inputs import content_of, depth_beside, image_settings, photo_view
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, largest_part, write_mesh
 from nerfstudio_gan3d.export.pictures import (
     block,
@@ -27,7 +29,7 @@ from nerfstudio_gan3d.export.pictures import (
     write_png,
     write_video,
 )
-from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions
+from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions, SceneOptions
 from nerfstudio_gan3d.export.record import command_line, described
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import SceneRequest
@@ -37,12 +39,7 @@ from nerfstudio_gan3d.pretrained import DATA, check_empty, unpacked_config, writ
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, Run, load_run
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.training.checkpoints import read_checkpoint
-from nerfstudio_gan3d.viewer.image_files import (
-    estimate_depth,
-    make_view,
-    read_depth,
-    read_photo,
-)
+from nerfstudio_gan3d.viewer.image_files import estimate_depth, make_view, read_photo
 
 OUTPUTS = ("rgb", "depth")
 FILM_TURN = 0.25, 0.1
@@ -63,6 +60,23 @@ def reconstruct(options: ReconstructOptions) -> str:
     if options.run:
         check_empty(options.output / "run")
     view, source = photograph(options, settings)
+    made_of = {"command": command_line("reconstruct", options), "depth": source}
+    return write_scene(run, options, view, made_of)
+
+
+def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[str, Any]) -> str:
+    """Writes what options ask for of an image's Scene; returns sentences about it.
+
+    Args:
+        run: Of a method that takes images.
+        options: What to write, and where.
+        view: The image with its depth.
+        made_of: Where both are from, for the record.
+
+    Raises:
+        ValueError: If there is no surface to make a mesh of, or a file cannot be written.
+    """
+    settings = image_settings(run)
     scene = run.scene(SceneRequest(image=view))
     told = [_views(run, options, settings, scene, view)]
     if options.frames:
@@ -82,12 +96,11 @@ def reconstruct(options: ReconstructOptions) -> str:
         told.append(f"{folder}: look at it with ns-viewer --load-config {folder / CONFIG_NAME}")
     record = options.output / "reconstruction.json"
     content: dict[str, Any] = {
-        "command": command_line("reconstruct", options),
+        **made_of,
         "run": str(run.folder),
         "checkpoint": run.checkpoint.name,
         "method": run.config.method_name,
         "images_seen": run.images_seen,
-        "depth": source,
         "depth_range": list(settings.depth_range),
         "views": described(run, _cameras(settings, options)),
     }
@@ -96,44 +109,26 @@ def reconstruct(options: ReconstructOptions) -> str:
     return "\n".join(told)
 
 
-def image_settings(run: Run) -> G3drModelConfig:
-    """The settings of a run whose Scenes are made of images; ValueError for another one."""
-    if not isinstance(run.settings, G3drModelConfig):
-        raise ValueError(
-            f"{run.folder} is a run of {run.config.method_name}, whose Scenes are not made of "
-            "photographs; open one of gan3d-g3dr or gan3d-g3dr-tiny"
-        )
-    return run.settings
-
-
 def photograph(options: ReconstructOptions, settings: G3drModelConfig) -> tuple[ImageView, str]:
     """The photograph with its depth, and where the depth is from.
 
     Raises:
         DataError: If one of them cannot be used, or there is neither depth nor a network for it.
     """
-    photo = read_photo(_content(options.image), str(options.image))
-    file = options.depth or options.image.with_name(f"{options.image.stem}{DEPTH_ENDING}")
-    if file.is_file():
-        depth, source = read_depth(_content(file), str(file)), str(file)
-    else:
-        # Only this needs transformers, which takes a while to import.
-        from nerfstudio_gan3d.data.estimators import DepthEstimator
+    file = options.depth or depth_beside(options.image)
+    if file is not None:
+        return photo_view(options.image, file, settings), str(file)
+    # Only this needs transformers, which takes a while to import.
+    from nerfstudio_gan3d.data.estimators import DepthEstimator
 
-        estimator = DepthEstimator(options.depth_model, options.depth_kind)
-        photo, depth = estimate_depth(photo, estimator)
-        source = f"estimated by {options.depth_model}"
-    return make_view(photo, depth, settings.image_resolution, settings.depth_range), source
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror or error})") from error
+    photo = read_photo(content_of(options.image), str(options.image))
+    estimator = DepthEstimator(options.depth_model, options.depth_kind)
+    photo, depth = estimate_depth(photo, estimator)
+    view = make_view(photo, depth, settings.image_resolution, settings.depth_range)
+    return view, f"estimated by {options.depth_model}"
 
 
-def _cameras(settings: G3drModelConfig, options: ReconstructOptions) -> Float[Tensor, "v 25"]:
+def _cameras(settings: G3drModelConfig, options: SceneOptions) -> Float[Tensor, "v 25"]:
     azimuth = torch.deg2rad(torch.tensor(options.angles()))
     elevation = torch.full_like(azimuth, math.radians(options.elevation))
     return orbit_labels(azimuth, elevation, settings.view_radius, focal=settings.view_focal)
@@ -149,7 +144,7 @@ def around(settings: G3drModelConfig, frames: int) -> Float[Tensor, "f 25"]:
 
 def _views(
     run: Run,
-    options: ReconstructOptions,
+    options: SceneOptions,
     settings: G3drModelConfig,
     scene: Scene,
     view: ImageView,

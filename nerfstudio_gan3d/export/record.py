@@ -16,12 +16,12 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.inputs import Input
+from nerfstudio_gan3d.export.inputs import Input, takes_images
 from nerfstudio_gan3d.export.options import SampleOptions, parse_outputs
 from nerfstudio_gan3d.export.pictures import DEPTH_COLORS, depth_range
 from nerfstudio_gan3d.export.sheets import Row
-from nerfstudio_gan3d.latents import SceneRequest, request_latents
-from nerfstudio_gan3d.models.generator import Generator
+from nerfstudio_gan3d.image_views import ImageView
+from nerfstudio_gan3d.latents import LabelView, SceneRequest, request_latents
 from nerfstudio_gan3d.run import Run
 
 
@@ -36,7 +36,8 @@ def write_record(
     """Writes the JSON file ``record``, and beside it the npz file.
 
     The latents w of the npz file have one row a sample in the order of ``rows``; ways from sample
-    to sample have those of their stations. Label maps lie beside them.
+    to sample have those of their stations. Label maps lie beside them. Models that take images have
+    no latents: there it holds the images and their distances.
     """
     requests = [key for row in rows for cell in row.cells for key in cell.keys]
     outputs = parse_outputs(options.outputs)
@@ -47,17 +48,20 @@ def write_record(
         "method": run.config.method_name,
         "images_seen": run.images_seen,
         "weights": "moving average of the generator",
-        "seeds": list(dict.fromkeys(one.seed for one in requests)),
-        "truncation": options.truncation,
+    }
+    if not takes_images(run):
+        content["seeds"] = list(dict.fromkeys(one.seed for one in requests))
+        content["truncation"] = options.truncation
+    content |= {
         "outputs": list(outputs),
         "size": options.size or run.settings.image_resolution,
         "views": described(run, rows[0].cells[0].cameras),
         "files": [file.name for file in files],
-        "latents": record.with_suffix(".npz").name,
+        "images" if takes_images(run) else "latents": record.with_suffix(".npz").name,
     }
     if inputs:
         content["inputs"] = [
-            {"name": one.name, "source": one.source, **described(run, one.view.pose)[0]}
+            {"name": one.name, "source": one.source, **described(run, one.pose)[0]}
             for one in inputs
         ]
         if len({tuple(row.cells[0].cameras[0].tolist()) for row in rows}) > 1:
@@ -92,15 +96,20 @@ def described(run: Run, cameras: Float[Tensor, "v 25"]) -> list[dict[str, Any]]:
 def _arrays(
     run: Run, inputs: Sequence[Input], requests: Sequence[SceneRequest]
 ) -> dict[str, np.ndarray]:
-    if not isinstance(run.generator, Generator):
-        return {"images": np.array([str(one.image) for one in requests])}
+    if takes_images(run):
+        views = [one.view for one in inputs if isinstance(one.view, ImageView)]
+        return {
+            "images": torch.cat([view.image.cpu() for view in views]).numpy(),
+            "distances": torch.cat([view.distance[:, 0].cpu() for view in views]).numpy(),
+        }
     latents = [request_latents(run.generator, one, run.model.label_store) for one in requests]
     arrays = {"foreground": torch.cat([found.foreground for found in latents])}
     behind = [found.background for found in latents if found.background is not None]
     if behind:
         arrays["background"] = torch.cat(behind)
-    if inputs:
-        arrays["label_maps"] = torch.cat([one.view.map[0].cpu() for one in inputs])
+    maps = [one.view.map[0].cpu() for one in inputs if isinstance(one.view, LabelView)]
+    if maps:
+        arrays["label_maps"] = torch.cat(maps)
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 

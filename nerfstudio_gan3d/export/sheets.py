@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nerfstudio_gan3d.export.films import film
-from nerfstudio_gan3d.export.inputs import Input, input_picture
+from nerfstudio_gan3d.export.inputs import Input, input_picture, takes_images
 from nerfstudio_gan3d.export.number_lists import parse_levels, parse_seeds
 from nerfstudio_gan3d.export.options import PictureOutput, SampleOptions
 from nerfstudio_gan3d.export.pictures import (
@@ -46,17 +46,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """Samples that belong together: those of one label map or of one shape, or all."""
+    """Samples that belong together: those of one label map or of one shape, the one of an image, or
+    all."""
 
     head: Input | None
-    """The label map that stands before them."""
+    """The label map or image that stands before them."""
     cells: list[Cell]
 
 
 def plan(
     run: Run, options: SampleOptions, inputs: Sequence[Input], seeds: Sequence[int]
 ) -> list[Row]:
-    """What options ask for: a row for each label map (one row without), a column for each seed.
+    """What options ask for: a row for each label map (one row without), a column for each seed; of
+    models that take images a row for each image.
 
     With --interpolate labels there is one row, whose cells go through the label maps; with
     --interpolate appearance or shape each row has one cell, which goes through the seeds. With
@@ -68,18 +70,20 @@ def plan(
     """
     if options.grid is not None:
         return _code_grid(run, options, seeds)
+    if takes_images(run):
+        return [_image_row(run, options, head) for head in inputs]
     if options.interpolate == "shape":
         check_codes(run, "--interpolate shape")
     levels = mixed_levels(run, options)
 
     def request(given: Input | None, seed: int) -> SceneRequest:
-        return SceneRequest(
+        asked = SceneRequest(
             seed=seed,
             truncation=options.truncation,
             mix_seed=options.mix_seed,
             mix_levels=levels,
-            label=0 if given is None else given.view,
         )
+        return asked if given is None else given.asked(asked)
 
     heads: Sequence[Input | None] = inputs or [None]
     if options.interpolate == "labels":
@@ -104,6 +108,11 @@ def plan(
             cells = [Cell(f"{before}seed{key.seed:04d}", [key], cameras) for key in keys]
         rows.append(Row(head, cells))
     return rows
+
+
+def _image_row(run: Run, options: SampleOptions, head: Input) -> Row:
+    cell = Cell(f"{head.name}_scene", [head.asked(SceneRequest())], _cameras(run, options, head))
+    return Row(head, [cell])
 
 
 def check_codes(run: Run, asked: str) -> None:
@@ -152,12 +161,12 @@ def _way(run: Run, options: SampleOptions, keys: list[SceneRequest]) -> list[Sce
 
 
 def _cameras(run: Run, options: SampleOptions, head: Input | None) -> Float[Tensor, "v 25"]:
-    """A turn about the object, or one place: that of the label map, where there is one."""
+    """A turn about the object, or one place: that of the label map or image, where there is one."""
     count = options.views or (VIDEO_FRAMES if options.is_video else 1)
     still = options.interpolate is not None and not options.turntable
     alone = options.views is None and not options.is_video
     if head is not None and (still or alone):
-        return head.view.pose.to(run.device).expand(count, -1)
+        return head.pose.to(run.device).expand(count, -1)
     return run.orbit(azimuths(1) * count if still else azimuths(count), ELEVATION_DEG)
 
 
@@ -209,7 +218,7 @@ class Studio:
         write_video((_arranged(heads, _rows_of(frame, columns)) for frame in frames), file)
 
     def write_each(self, rows: Sequence[Row], folder: Path, suffix: str) -> list[Path]:
-        """Each sample in a file of its own, and each label map; returns the files of the
+        """Each sample in a file of its own, and each label map or image; returns the files of the
         samples."""
         files = []
         for row in rows:
@@ -222,9 +231,9 @@ class Studio:
         return files
 
     def head(self, given: Input) -> UInt8[np.ndarray, "side side 3"]:
-        """A label map as a picture."""
+        """A label map or image as a picture."""
         side = self.size or self.run.settings.image_resolution
-        return input_picture(given.view, self.run.labels("labels"), side)
+        return input_picture(self.run, given.view, side)
 
     def picture(self, cell: Cell) -> UInt8[np.ndarray, "h w 3"]:
         """All views and outputs of one sample."""
@@ -243,7 +252,8 @@ def _rows_of(blocks: Sequence[np.ndarray], columns: Sequence[int]) -> list[list[
 
 
 def _arranged(heads: Sequence[np.ndarray], rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Rows behind their label maps, or below each other; one row is arranged as a grid."""
+    """Rows behind their label maps or images, or below each other; one row is arranged as a
+    grid."""
     if heads:
         return table(heads, rows)
     if len(rows) == 1:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -17,26 +16,15 @@ from nerfstudio_gan3d.fields.decoder import (
     colour_range,
     styled_layer,
 )
-from nerfstudio_gan3d.fields.hash_encoding import (
-    HashTable,
-    Implementation,
-    lookup,
-    lookup_tcnn,
-)
-from nerfstudio_gan3d.fields.hash_layout import TableLayout
+from nerfstudio_gan3d.fields.hash_encoding import Implementation
+from nerfstudio_gan3d.fields.styled_table import MixedTable, Mixing, StyledTable, check_option
 from nerfstudio_gan3d.networks.ops import FullyConnected
 from nerfstudio_gan3d.scene import FieldSamples
 
 Modulation = Literal["basis", "film", "both"]
-Mixing = Literal["auto", "before", "after"]
 
 OUTSIDE_RAW_DENSITY = -1e4
 """Raw density outside the box: its softplus is exactly zero, also in half precision."""
-
-# Tables of up to this many entries are mixed before they are looked up. A renderer asks for 10^4 to
-# 10^6 positions of a Scene, each of which reads eight entries per level and basis if it has to mix
-# afterwards.
-_MAX_MIXED_ENTRIES = 2**18
 
 _HIDDEN_LAYERS = 2
 
@@ -54,14 +42,12 @@ class Prepared(NamedTuple):
     """The same of the colours' own layer; none (n = 0) for a field without labels."""
 
 
-class StyleHashGrid(nn.Module):
+class StyleHashGrid(StyledTable):
     """Latents w to a mixed hash table, and positions to density and colour features.
 
-    Every entry of the table holds K bases of F features. Basis mixing: on level l the style
-    ``s_l = A_l w_l`` [K] (one w a level, coarse levels first) makes the entry
-    ``sum_k s_lk basis_k / sqrt(K)``. FiLM (Perez et al. 2018): hidden layer i of the decoder is
-    ``lrelu(factor_i * (W_i x + b_i) + shift_i)`` with factor and shift from one further w a layer.
-    Truncation and style mixing thus act level by level.
+    Basis mixing: see `StyledTable`, one w a level. FiLM (Perez et al. 2018): hidden layer i of the
+    decoder is ``lrelu(factor_i * (W_i x + b_i) + shift_i)`` with factor and shift from one further
+    w a layer. Truncation and style mixing thus act level by level.
 
     Args:
         w_dim: size of a latent w.
@@ -117,31 +103,24 @@ class StyleHashGrid(nn.Module):
         own_colour: bool = False,
         growing: bool = False,
     ) -> None:
-        super().__init__()
-        _check_option("modulation", modulation, Modulation)
-        _check_option("mixing", mixing, Mixing)
-        _check_option("implementation", implementation, Implementation)
-        if bases < 1 or (modulation == "film" and bases != 1):
-            raise ValueError(
-                f"bases is {bases} with modulation {modulation!r}: it must be 1 with 'film', which "
-                "mixes none, and at least 1 otherwise."
-            )
-        self.basis_layout = TableLayout.between(
-            levels, features_per_level, log2_table_size, base_resolution, max_resolution
+        check_option("modulation", modulation, Modulation)
+        mixes, films = modulation != "film", modulation != "basis"
+        super().__init__(
+            w_dim,
+            levels,
+            base_resolution,
+            max_resolution,
+            log2_table_size,
+            features_per_level,
+            bases,
+            mixes,
+            implementation,
+            init_std,
+            mixing,
         )
-        width = _group_width(bases, features_per_level, levels)
-        layout = replace(self.basis_layout, features_per_level=width)
-        stds = [init_std * base_resolution / side for side in layout.resolutions]
-        self.table = HashTable(layout, bases * features_per_level // width, implementation, stds)
-        self.bases = bases
         self.box_size = box_size
         self.density_bias = density_bias
         self.initial_density = initial_density
-        self.mixing: Mixing = mixing
-        mixes, films = modulation != "film", modulation != "basis"
-        self.styles = nn.ModuleList(
-            FullyConnected(w_dim, bases, bias_init=1.0) for _ in range(levels if mixes else 0)
-        )
         self.films = nn.ModuleList(
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
         )
@@ -174,8 +153,7 @@ class StyleHashGrid(nn.Module):
                 f"ws has {ws.shape[1]} latents a Scene: this field takes {self.num_ws}."
             )
         levels = len(self.styles)
-        factors = [style(w) for style, w in zip(self.styles, ws.unbind(1), strict=False)]
-        styles = torch.stack(factors, 1) if factors else ws.new_zeros(len(ws), 0, 0)
+        mixed = self.mix(ws, self.level_weights)
         films = [
             film(w).unflatten(-1, (2, -1))
             for film, w in zip(self.films, ws[:, levels:].unbind(1), strict=False)
@@ -184,13 +162,7 @@ class StyleHashGrid(nn.Module):
         colour = ws.new_zeros(len(ws), 0, 2, 0)
         if self.colour is not None:
             colour = self.colour.prepare(ws[:, -1])
-        if levels:
-            styles = styles / self.bases**0.5
-        if self.level_weights is not None:
-            styles = styles * self.level_weights[:, None]
-        if levels and self.mixes_before():
-            return Prepared(styles, self._mix_tables(styles), film, colour)
-        return Prepared(styles, ws.new_zeros(len(ws), 0, self.features_per_level), film, colour)
+        return Prepared(*mixed, film, colour)
 
     def query(self, prepared: Prepared, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at object-world positions. Differentiable once in positions."""
@@ -211,7 +183,8 @@ class StyleHashGrid(nn.Module):
     ) -> tuple[Float[Tensor, "b n h"], Float[Tensor, "b n o"], Float[Tensor, "b n 1"]]:
         """The decoder's last hidden layer, its outputs, and the raw density."""
         unit = positions / self.box_size + 0.5
-        feature = self.encode(prepared, unit).flatten(2)  # [B, N, L * F]
+        mixed = MixedTable(prepared.styles, prepared.mixed)
+        feature = self.encode(mixed, unit).flatten(2)  # [B, N, L * F]
         # The position itself carries what is smoother than the coarsest level.
         hidden = torch.cat([feature, 2 * unit - 1], -1)
         for i, layer in enumerate(self.hidden):
@@ -232,59 +205,3 @@ class StyleHashGrid(nn.Module):
             levels = torch.arange(len(self.level_weights), device=self.level_weights.device)
             weights = (1 + share * (len(levels) - 1) - levels).clamp(0, 1)
             self.level_weights.copy_(weights)
-
-    @property
-    def features_per_level(self) -> int:
-        """Features F that a level hands to the decoder."""
-        return self.basis_layout.features_per_level
-
-    def mixes_before(self) -> bool:
-        """Whether `prepare` mixes whole tables."""
-        if self.mixing == "auto":
-            small = self.basis_layout.entries <= _MAX_MIXED_ENTRIES
-            return small and self.table.evaluator == "torch"
-        return self.mixing == "before"
-
-    def _mix_tables(self, styles: Float[Tensor, "b levels k"]) -> Float[Tensor, "b entries f"]:
-        layout, size = self.basis_layout, self.features_per_level
-        # Groups hold [entry][basis][feature]; with one basis a group, bringing the bases first is a
-        # view.
-        tables = self.table.tables().unflatten(-1, (-1, size)).transpose(1, 2).flatten(0, 1)
-        mixed = []
-        for level in range(layout.levels):
-            part = tables[:, layout.offsets[level] : layout.offsets[level + 1]].flatten(1)
-            mixed.append((styles[:, level] @ part).unflatten(-1, (-1, size)))
-        return torch.cat(mixed, 1)
-
-    def encode(
-        self, prepared: Prepared, unit: Float[Tensor, "b n 3"]
-    ) -> Float[Tensor, "b n levels f"]:
-        if prepared.mixed.shape[1] == 0:
-            found = self.table(unit)
-            if prepared.styles.shape[1] == 0:
-                return found
-            bases = found.unflatten(-1, (self.bases, -1))
-            return torch.einsum("blk,bnlkf->bnlf", prepared.styles, bases)
-        if self.table.evaluator == "tcnn":
-            pairs = zip(prepared.mixed, unit, strict=True)
-            return torch.stack([lookup_tcnn(self.basis_layout, *pair) for pair in pairs])
-        return lookup(self.basis_layout, prepared.mixed, unit)
-
-
-def _group_width(bases: int, features: int, levels: int) -> int:
-    """Features a level that one tiny-cuda-nn encoding of the table holds.
-
-    At least 4, where the bases allow it: narrower encodings waste most of each memory transaction
-    of a GPU.
-    """
-    for width in (4, 2):
-        whole = width % features == 0 and (bases * features) % width == 0
-        if width > features and whole and width * levels <= 128:
-            return width
-    return features
-
-
-def _check_option(name: str, value: str, literal: object) -> None:
-    allowed = get_args(literal)
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(allowed)}.")

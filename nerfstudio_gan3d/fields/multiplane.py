@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nerfstudio_gan3d.fields.decoder import Decoder
+from nerfstudio_gan3d.fields.styled_table import MixedTable, StyledTable
 from nerfstudio_gan3d.fields.triplane import PLANE_AXES, sample_planes
 from nerfstudio_gan3d.scene import FieldSamples
 
@@ -30,16 +31,27 @@ class Frustum(NamedTuple):
     """What the canonical camera sees, as a frame for planes."""
 
     radius: float
-    """Distance of the camera from the origin, in sides of the box."""
+    """Distance of the camera from the origin, in sides of the box along z."""
     focal: float
     """Focal length in image sides."""
+    width: float = 1.0
+    """Sides of the box along x and y, in those along z."""
 
     def places(self, positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        """``(x, y, z) -> (f x / (r - z), f y / (r - z), z)``: where the camera's image shows a
-        position, in image sides to the right and up from its middle, and z as it is."""
+        """``(f x / (r - z), f y / (r - z), z)``: where the camera's image shows a position, in
+        image sides to the right and up from its middle, and z as it is."""
         x, y, z = positions.unbind(-1)
-        scale = self.focal / (self.radius - z)
+        scale = self.focal * self.width / (self.radius - z)
         return torch.stack([x * scale, y * scale, z], dim=-1)
+
+
+class PreparedImage(NamedTuple):
+    """What a Scene keeps of an image's planes; batch first."""
+
+    planes: tuple[Float[Tensor, "b 3 c _ _"], ...]
+    """The planes at each resolution."""
+    detail: MixedTable | None
+    """The hash grid of this image; None for fields without one."""
 
 
 def plane_pyramid(
@@ -88,6 +100,9 @@ class MultiPlane(nn.Module):
             need not move what it saw; positions beside the image find what its border has.
         rows_down: rows of the planes run downwards, as those of images do. In the published code
             they run upwards, so that its network has to turn what it sees upside down.
+        detail: a hash grid whose features the decoder sees beside the planes'. It spans the box, or
+            what the frustum's camera sees, and takes one latent a level from the description of the
+            image that `prepare` is given.
     """
 
     def __init__(
@@ -99,21 +114,34 @@ class MultiPlane(nn.Module):
         axes: MultiPlaneAxes = "xy_xz_zy",
         frustum: Frustum | None = None,
         rows_down: bool = True,
+        detail: StyledTable | None = None,
     ) -> None:
         super().__init__()
-        self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        beside = 0
+        if detail is not None:
+            beside = detail.basis_layout.levels * detail.features_per_level
+        self.decoder = Decoder(plane_channels + beside, feature_dim, hidden_dim)
+        self.detail = detail
         self.resolutions = resolutions
         self.axes = PLANE_AXES[axes]
         self.frustum = frustum
         self.rows_down = rows_down
 
-    def prepare(self, planes: Float[Tensor, "b 3 c h w"]) -> tuple[Float[Tensor, "b 3 c _ _"], ...]:
-        """All that a Scene needs to keep: the planes at each resolution."""
-        return plane_pyramid(planes, self.resolutions)
+    def prepare(
+        self, planes: Float[Tensor, "b 3 c h w"], style: Float[Tensor, "b w_dim"] | None = None
+    ) -> PreparedImage:
+        """All that a Scene needs to keep: the planes at each resolution, and the hash grid of a
+        field that has one, which needs the image's description ``style``."""
+        copies = plane_pyramid(planes, self.resolutions)
+        if self.detail is None:
+            return PreparedImage(copies, None)
+        assert style is not None
+        ws = style[:, None].expand(-1, self.detail.basis_layout.levels, -1)
+        return PreparedImage(copies, self.detail.mix(ws))
 
     def query(
         self,
-        prepared: tuple[Float[Tensor, "b 3 c _ _"], ...],
+        prepared: PreparedImage,
         positions: Float[Tensor, "b n 3"],
     ) -> FieldSamples:
         """Content at positions in sides of the box, [-0.5, 0.5] inside, of this project's world."""
@@ -122,8 +150,13 @@ class MultiPlane(nn.Module):
         if self.rows_down:
             positions = positions * positions.new_tensor([1.0, -1.0, 1.0])
         places = to_published_frame(positions)
-        feature = sum(self._sample(copy, places) for copy in prepared)
+        feature = sum(self._sample(copy, places) for copy in prepared.planes)
         assert isinstance(feature, Tensor)
+        if self.detail is not None:
+            assert prepared.detail is not None
+            unit = (positions + 0.5).clamp(0, 1)
+            beside = self.detail.encode(prepared.detail, unit).flatten(2)
+            feature = torch.cat([feature, beside], dim=-1)
         raw, colour = self.decoder(feature)
         return FieldSamples(raw, colour)
 
@@ -138,7 +171,7 @@ class MultiPlane(nn.Module):
 
     def raw_density(
         self,
-        prepared: tuple[Float[Tensor, "b 3 c _ _"], ...],
+        prepared: PreparedImage,
         positions: Float[Tensor, "b n 3"],
     ) -> Float[Tensor, "b n 1"]:
         """Raw density alone."""

@@ -27,6 +27,8 @@ def evaluate(options: EvaluateOptions) -> str:
         seed=options.seed,
         features="none" if options.evaluator is None else "torchscript",
         evaluator=options.evaluator,
+        evaluator_outputs=options.evaluator_outputs,
+        evaluator_size=options.evaluator_size,
         truncation=options.truncation,
         mesh_samples=options.mesh_samples,
         mesh_resolution=options.mesh_resolution,

@@ -28,10 +28,11 @@ class EvaluationConfig:
     """Network whose features are compared. none: only figures that need no network."""
     evaluator: Path | None = None
     """TorchScript file for features torchscript: float [B,3,S,S] in [-1,1] to features [B,F], or to
-    a tuple that may also hold camera angles, a mask and a depth map."""
+    a tuple that may also hold camera angles, a mask, a depth map and scores of classes."""
     evaluator_outputs: tuple[str, ...] = ()
     """Names of the evaluator's outputs in order, out of features, azimuth_sincos, elevation,
-    part_logits, mask_logit, depth. May stay empty for one output and for these six."""
+    part_logits, mask_logit, depth and class_logits. May stay empty for one output and for the first
+    six. With class_logits the result has an inception score."""
     evaluator_size: int = 64
     """Input size S of the evaluator, pixels."""
     inception_weights: Path | None = None

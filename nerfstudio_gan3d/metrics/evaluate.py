@@ -18,8 +18,11 @@ from nerfstudio_gan3d.metrics.frechet import (
 )
 from nerfstudio_gan3d.metrics.geometry import Agreement, ShapeStatistics, check_alpha, check_map
 from nerfstudio_gan3d.metrics.nearest import nearest_by_features
+from nerfstudio_gan3d.metrics.reconstruction import inception_score
 
 NO_FEATURES = "none (only figures that need no network)"
+INCEPTION_PARTS = 10
+"""Parts that generated images are divided into for the inception score, as in published figures."""
 
 
 class GeneratedBatch(NamedTuple):
@@ -68,6 +71,7 @@ class _Side:
         seed: int,
         kernel_samples: int,
         pivot: tuple[float, float, float],
+        classes: bool = False,
     ) -> None:
         self._extractor = extractor
         self._seed = seed
@@ -79,6 +83,8 @@ class _Side:
         self.pose = PoseErrors(pivot)
         self.agreement = Agreement()
         self.shape = ShapeStatistics()
+        # One row an image: too much to keep of a large data set.
+        self._classes: list[Float[Tensor, "b k"]] | None = [] if classes else None
 
     def update(
         self,
@@ -132,11 +138,21 @@ class _Side:
         self.reservoir.update(seen.features)
         if label is not None and seen.azimuth_sincos is not None and seen.elevation is not None:
             self.pose.update(seen.azimuth_sincos, seen.elevation, label.to(seen.elevation))
+        if self._classes is not None and seen.class_logits is not None:
+            self._classes.append(seen.class_logits.detach().float().softmax(1).cpu())
         if alpha is not None and seen.mask_logit is not None:
             self.agreement.update(seen.mask_logit, seen.depth, alpha, depth)
 
     def figures(self) -> dict[str, float]:
         return {**self.pose.figures(self._seed), **self.agreement.figures()}
+
+    def inception(self) -> dict[str, float]:
+        """The inception score and its deviation over `INCEPTION_PARTS` parts; nothing without a
+        classifier, or with fewer images than parts."""
+        if not self._classes or self.count < INCEPTION_PARTS:
+            return {}
+        found = inception_score(torch.cat(self._classes), INCEPTION_PARTS)
+        return {"inception_score": found.mean, "inception_score_std": found.std}
 
 
 def evaluate(
@@ -174,7 +190,7 @@ def evaluate(
     Raises:
         ValueError: too few images, NaN, wrong shapes or ranges, or sets of different features.
     """
-    generated = _Side(extractor, seed, kernel_samples, pivot)
+    generated = _Side(extractor, seed, kernel_samples, pivot, classes=True)
     for batch in _first(samples, num_samples):
         if not torch.isfinite(batch.image).all():
             raise ValueError("a generated image holds NaN or infinite values")
@@ -194,6 +210,7 @@ def evaluate(
 
     figures = {
         **(_distances(generated, real) if extractor is not None else {}),
+        **generated.inception(),
         **generated.figures(),
         **generated.shape.figures(),
         **{f"real_{name}": value for name, value in (real.figures() if real.count else {}).items()},

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_gan3d.fields.multiplane import Frustum, MultiPlane
+from nerfstudio_gan3d.fields.styled_table import StyledTable
 from nerfstudio_gan3d.image_views import ImageStore, ImageView
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.losses.perceptual import SMALLEST
@@ -76,6 +77,26 @@ class MultiPlaneConfig:
 
 
 @dataclass
+class DetailConfig:
+    """Sizes of a hash grid beside the planes."""
+
+    levels: int = 0
+    """Resolutions of the grid; 0, as published: there is none."""
+    base_resolution: int = 16
+    """Cells along a side at the coarsest level."""
+    max_resolution: int = 256
+    """Cells along a side at the finest level."""
+    log2_table_size: int = 15
+    """Logarithm of the entries a level may have at most; finer levels are hashed."""
+    features_per_level: int = 2
+    """Features of a level that the decoder sees."""
+    bases: int = 8
+    """Basis features per level, which the network's description of an image mixes."""
+    implementation: Literal["auto", "torch", "tcnn"] = "auto"
+    """Evaluator: tiny-cuda-nn where there is one (auto), or one of the two by name."""
+
+
+@dataclass
 class G3drModelConfig(SceneModelConfig):
     """One image with depth to 3D."""
 
@@ -99,9 +120,14 @@ class G3drModelConfig(SceneModelConfig):
     """The network that makes the planes."""
     planes: MultiPlaneConfig = default(default_factory=MultiPlaneConfig)
     """Planes and decoder."""
+    detail: DetailConfig = default(default_factory=DetailConfig)
+    """Hash grid whose features the decoder sees beside the planes'."""
     box_side: float = 2.0
-    """Side of the cube about the origin that holds everything, the background included,
+    """Side along z of the box about the origin that holds everything, the background included,
     object-world units. Relative depth maps run from its front to its back."""
+    box_width: float = 0.0
+    """Its sides along x and y; 0, as published: a cube. What lies beside the box is black, and from
+    elsewhere the canonical view's background is wider than from the front."""
     wall: float = 0.95
     """Where pixels without depth are taken to be: on a plane this far behind the origin, in half
     sides of the box."""
@@ -116,7 +142,8 @@ class G3drModelConfig(SceneModelConfig):
     @property
     def box(self) -> tuple[float, float, float]:
         """Sides of the box that holds a Scene."""
-        return self.box_side, self.box_side, self.box_side
+        width = self.box_width or self.box_side
+        return width, width, self.box_side
 
     @property
     def depth_range(self) -> tuple[float, float]:
@@ -134,6 +161,8 @@ def validate(config: G3drModelConfig) -> None:
             f"model.view_radius = {config.view_radius}: the camera stands inside of the box, whose "
             f"half side is {config.box_side / 2}; make one of them larger or smaller"
         )
+    if config.box_width < 0:
+        raise ValueError(f"model.box_width = {config.box_width}: 0 for a cube, or a positive side")
     if not -1 < config.wall < 1:
         raise ValueError(f"model.wall = {config.wall}: it must lie in the box, between -1 and 1")
     if config.planes.density_scale <= 0:
@@ -144,6 +173,11 @@ def validate(config: G3drModelConfig) -> None:
         raise ValueError(
             "model.planes.frame = frustum exists for conventions = corrected only; published "
             "weights span the box"
+        )
+    if config.detail.levels and config.conventions == "reference":
+        raise ValueError(
+            f"model.detail.levels = {config.detail.levels} needs conventions = corrected; "
+            "decoders of published weights see the planes alone; set it to 0"
         )
     side, levels = config.image_resolution, config.planes.resolutions
     if not 1 <= levels <= side.bit_length():
@@ -202,9 +236,24 @@ def make_image_generator(config: G3drModelConfig) -> ImageGenerator:
         axes = "xy_xz_zx" if config.conventions == "reference" else "xy_xz_zy"
     frustum = None
     if planes.frame == "frustum":
-        frustum = Frustum(config.view_radius / config.box_side, config.view_focal)
-    half = config.box_side / 2
-    corner = half * math.sqrt(3)
+        frustum = Frustum(
+            config.view_radius / config.box_side,
+            config.view_focal,
+            config.box[0] / config.box_side,
+        )
+    detail, grid = None, config.detail
+    if grid.levels:
+        detail = StyledTable(
+            unet.width * unet.multipliers[-1],
+            grid.levels,
+            grid.base_resolution,
+            grid.max_resolution,
+            grid.log2_table_size,
+            grid.features_per_level,
+            grid.bases,
+            implementation=grid.implementation,
+        )
+    corner = math.hypot(*config.box) / 2
     return ImageGenerator(
         PlaneUNet(
             config.image_resolution,
@@ -223,7 +272,8 @@ def make_image_generator(config: G3drModelConfig) -> ImageGenerator:
             planes.resolutions,
             axes,
             frustum,
-            rows_down=config.conventions == "corrected",
+            config.conventions == "corrected",
+            detail,
         ),
         Bounds(config.box, max(config.view_radius - corner, 0.0), config.view_radius + corner),
         config.view_radius,
@@ -297,7 +347,8 @@ def g3dr() -> G3drModelConfig:
 
 
 def g3dr_tiny() -> G3drModelConfig:
-    """64 px on two CPU cores: a small network, few samples, and neither LPIPS nor CLIP."""
+    """64 px on two CPU cores: a small network, few samples, and neither LPIPS nor CLIP. Novel views
+    are compared with the image carried along by its depth instead."""
     return G3drModelConfig(
         image_resolution=64,
         samples=16,
@@ -307,8 +358,11 @@ def g3dr_tiny() -> G3drModelConfig:
         ),
         planes=MultiPlaneConfig(channels=16, frame="frustum", hidden_dim=32, density_scale=12.0),
         box_side=1.8,
+        box_width=3.4,
         wall=0.85,
-        losses=ReconstructionLossConfig(clip=0.0, lpips=0.0, ray_stride=2),
+        losses=ReconstructionLossConfig(
+            clip=0.0, lpips=0.0, depth_spread=2.0, warp=1.0, ray_stride=2
+        ),
         novel=NovelViewConfig(share=0.2),
         ema_kimg=2.0,
         eval_num_rays_per_chunk=16384,

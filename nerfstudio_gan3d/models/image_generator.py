@@ -65,16 +65,20 @@ class ImageGenerator(SceneGenerator):
         label = orbit_labels(zero, zero, radius, focal=focal)
         self.register_buffer("canonical", label, persistent=False)
 
-    def planes(self, condition: ImageCondition) -> Float[Tensor, "b 3 c h w"]:
-        """The network's planes for these images."""
+    def encode(
+        self, condition: ImageCondition
+    ) -> tuple[Float[Tensor, "b 3 c h w"], Float[Tensor, "b m"]]:
+        """The network's planes for these images, and its description of each image: the mean of the
+        features in its middle."""
         distance = condition.distance
         if self.conventions == "corrected":
             distance = (distance - self.radius) / (self.bounds.box[2] / 2)
-        return self.unet(torch.cat([condition.image, distance], dim=1))
+        middle, skips = self.unet.encode(torch.cat([condition.image, distance], dim=1))
+        return self.unet.decode(middle, skips), middle.mean((2, 3))
 
     def scene(self, condition: ImageCondition) -> Scene:
         """The Scenes of these images."""
-        prepared = self.field.prepare(self.planes(condition))
+        prepared = self.field.prepare(*self.encode(condition))
         return Scene(
             BoundField(self.field, prepared, self.bounds.box),
             self.bounds,
@@ -117,6 +121,19 @@ def expected_distance(rendering: Rendering) -> Float[Tensor, "b r 1"]:
     weights = rendering.weights
     opacity = weights.sum(-1, keepdim=True)
     return (weights * middle).sum(-1, keepdim=True) / (opacity + 0.001)
+
+
+def distance_spread(
+    rendering: Rendering, distance: Float[Tensor, "b r 1"], missing: float
+) -> Float[Tensor, "b r 1"]:
+    """``sum_i w_i |t_i - d| + (1 - W) m``: how far from the distance d a ray's light comes from,
+    t_i the middle of interval i; what passes through everything counts as m (``missing``) away.
+
+    Fog on both sides of d, of which `expected_distance` says nothing, is far from it too."""
+    edges, weights = rendering.edges, rendering.weights
+    middle = (edges[..., 1:] + edges[..., :-1]) / 2
+    apart = (weights * (middle - distance).abs()).sum(-1, keepdim=True)
+    return apart + (1 - weights.sum(-1, keepdim=True)) * missing
 
 
 def opacity(rendering: Rendering) -> Float[Tensor, "b r 1"]:

@@ -17,14 +17,22 @@ from nerfstudio_gan3d.cameras import axis_cosine, orbit_labels
 from nerfstudio_gan3d.losses.clip import ClipDistance
 from nerfstudio_gan3d.losses.geometry import depth_variation
 from nerfstudio_gan3d.losses.perceptual import PerceptualDistance
-from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
+from nerfstudio_gan3d.models.image_generator import (
+    ImageGenerator,
+    distance_spread,
+    expected_distance,
+    opacity,
+)
 from nerfstudio_gan3d.models.settings import FillsDefaults
-from nerfstudio_gan3d.rendering.renderer import DepthGuide
+from nerfstudio_gan3d.rendering.depth_warp import Warped, depth_warp
+from nerfstudio_gan3d.rendering.renderer import DepthGuide, Rendering
 from nerfstudio_gan3d.scene import ImageCondition, Scene
 
 COARSE_STAGES = (0.0, 0.0, 0.0, 1.0, 1.0)
 """Weights of VGG-16's stages in LPIPS of views that nobody photographed: what is where, and not
 which pixel has which colour."""
+WARP_TOLERANCE = 0.06
+"""By how much distances along one surface may differ from pixel to pixel, object-world units."""
 WITHOUT_LPIPS = "--pipeline.model.losses.lpips 0"
 WITHOUT_CLIP = "--pipeline.model.losses.clip 0"
 
@@ -53,6 +61,14 @@ class ReconstructionLossConfig(FillsDefaults):
     """... from this share of training on, and nothing before."""
     depth_variation: float = 0.1
     """Weight of the variation of novel views' distances: mean squared difference of neighbours."""
+    depth_spread: float = 0.0
+    """Weight of ``mean(sum_i w_i |t_i - d| + (1 - W) m)`` wherever a ray's distance d is known, m
+    half a side of the box: all of a ray's light comes from the surface, where ``depth`` asks no
+    more than that it does so on average. Not in G3DR."""
+    warp: float = 0.0
+    """Novel views count this much where the image, carried along by its known depth, says what
+    they show: ``rgb``, ``depth`` and ``depth_spread`` with their weights times this. Not in G3DR,
+    which leaves novel views to LPIPS and CLIP."""
     scale_gradients: bool = True
     """Damp gradients of samples that are far from the known depth, of the image's own view."""
     guided: float = 0.4
@@ -73,7 +89,16 @@ class ReconstructionLossConfig(FillsDefaults):
 
     def validate(self) -> None:
         """Raises ValueError for values out of range."""
-        for name in ("rgb", "depth", "opacity", "lpips", "clip", "depth_variation"):
+        for name in (
+            "rgb",
+            "depth",
+            "opacity",
+            "lpips",
+            "clip",
+            "depth_variation",
+            "depth_spread",
+            "warp",
+        ):
             if getattr(self, name) < 0:
                 raise ValueError(f"model.losses.{name} = {getattr(self, name)}: 0 or more")
         for name in ("opacity_share", "canonical_share", "guided"):
@@ -243,14 +268,10 @@ class ReconstructionObjective(nn.Module):
         if guided or losses.scale_gradients:
             guide = DepthGuide(known.flatten(2).mT, width, losses.scale_gradients)
         found = generator.march(scene, rays, jitter=True, guide=guide)
-        shape = (target.shape[2], target.shape[3])
-        seen = found.features.mT.unflatten(2, shape) * 2 - 1
-        out = {}
-        if losses.rgb > 0:
-            out["rgb"] = losses.rgb * (seen - target).abs().mean()
-        if losses.depth > 0:
-            difference = expected_distance(found).mT.unflatten(2, shape) - known
-            out["depth"] = losses.depth * difference.abs().mean()
+        seen = found.features.mT.unflatten(2, target.shape[2:]) * 2 - 1
+        out = self._against(
+            generator, found, seen, Warped(target, known, torch.ones_like(known).bool())
+        )
         out |= self._opacity(opacity(found))
         if self.share > losses.canonical_share:
             factor = losses.canonical_factor
@@ -272,10 +293,23 @@ class ReconstructionObjective(nn.Module):
         labels = orbit_labels(angles[0], angles[1], generator.radius, focal=focal)
         rays, grid = self._rays(generator, labels)
         target = condition.image[grid]
-        found = generator.march(scene, rays, jitter=True)
+        guide, known = None, None
+        if losses.warp > 0:
+            reach = WARP_TOLERANCE
+            own = generator.canonical_labels(count)
+            carried = depth_warp(condition.image, condition.distance, own, labels, reach)
+            known = Warped(*(part[grid] for part in carried))
+            if losses.scale_gradients:
+                # Where nothing is known, everything is as far from it as can be.
+                distance = torch.where(known.known, known.distance, torch.inf)
+                guide = DepthGuide(distance.flatten(2).mT, None, True)
+        found = generator.march(scene, rays, jitter=True, guide=guide)
         shape = (target.shape[2], target.shape[3])
         seen = found.features.mT.unflatten(2, shape) * 2 - 1
         out = {}
+        if known is not None:
+            terms = self._against(generator, found, seen, known)
+            out |= {f"novel_{name}": losses.warp * value for name, value in terms.items()}
         if losses.depth_variation > 0:
             distance = expected_distance(found).mT.unflatten(2, shape)
             out["depth_variation"] = losses.depth_variation * depth_variation(distance)
@@ -285,6 +319,29 @@ class ReconstructionObjective(nn.Module):
         if self.clip is not None:
             out["clip"] = losses.clip * self.clip(seen, target).mean()
         return out
+
+    def _against(
+        self,
+        generator: ImageGenerator,
+        found: Rendering,
+        seen: Float[Tensor, "b 3 h w"],
+        target: Warped,
+    ) -> dict[str, Tensor]:
+        """Colours and distances against known ones: means over the pixels that are known."""
+        losses, known = self.losses, target.known
+        half = generator.bounds.box[2] / 2
+        count = known.sum().clamp(min=1)
+        distance = target.distance.flatten(2).mT
+        differences = {
+            "rgb": lambda: (seen - target.image).abs().mean(1, keepdim=True),
+            "depth": lambda: (expected_distance(found) - distance).abs().mT.view_as(known),
+            "depth_spread": lambda: distance_spread(found, distance, half).mT.view_as(known),
+        }
+        return {
+            name: getattr(losses, name) * torch.where(known, difference(), 0).sum() / count
+            for name, difference in differences.items()
+            if getattr(losses, name) > 0
+        }
 
     def _opacity(self, covered: Float[Tensor, "b r 1"]) -> dict[str, Tensor]:
         losses = self.losses

@@ -12,6 +12,7 @@ from nerfstudio_gan3d.data.depth import check_depth
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.image_views import STORED_IMAGES, ImageView
 from nerfstudio_gan3d.models.reconstruction import with_wall
+from nerfstudio_gan3d.viewer.camera import camera_at
 from nerfstudio_gan3d.viewer.image_controls import ImageControls
 from nerfstudio_gan3d.viewer.image_files import (
     DepthMap,
@@ -23,7 +24,7 @@ from nerfstudio_gan3d.viewer.image_files import (
     read_photo,
     view_picture,
 )
-from nerfstudio_gan3d.viewer.panel import Panel, as_text, data_url, set_choices
+from nerfstudio_gan3d.viewer.panel import Panel, as_text, data_url, look_from, set_choices
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -79,6 +80,7 @@ class ImagePanel(Panel):
             "data set where it is on this machine, held-out ones first",
         )
         self._choice.on_update(self._on_choice)
+        self._button("Go to its view", self._go_to_view, "Look from where the image is seen from")
         if self._data is None or len(self._data.image_set) <= MAX_NAMES:
             return
         last = len(self._data.image_set) - 1
@@ -130,6 +132,10 @@ class ImagePanel(Panel):
         # From now on the list offers it, too.
         self._places = {**self._places, name: index}
         self._show(view, name)
+
+    def _go_to_view(self, _: GuiEvent[Any], client: ClientHandle) -> None:
+        pose = self._model.generator_ema.canonical_labels(1).cpu()
+        look_from(client, camera_at(pose, (0.0, 0.0, 0.0), client.camera.aspect))
 
     def _load_photo(self, event: GuiEvent[Any], _: ClientHandle) -> str:
         file = event.target.value
@@ -259,8 +265,9 @@ def offered(data: GanDataManager) -> dict[str, int]:
 
 
 def load_estimator() -> DepthFunction:
-    """The depth model of `gan3d prepare`; raises DataError where it is not within reach."""
+    """The depth model of `gan3d prepare`; raises DataError where it is not within reach. There are
+    no options here that would choose another one."""
     # Its packages take a while to import.
     from nerfstudio_gan3d.data.estimators import DepthEstimator
 
-    return DepthEstimator()
+    return DepthEstimator(instead="load the depth map of the image")

@@ -23,7 +23,7 @@ from nerfstudio_gan3d.viewer.label_files import (
     saved_edits,
 )
 from nerfstudio_gan3d.viewer.label_painting import LabelBrush, legend
-from nerfstudio_gan3d.viewer.panel import Panel, data_url, set_choices
+from nerfstudio_gan3d.viewer.panel import Panel, as_text, data_url, look_from, set_choices
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
@@ -61,9 +61,8 @@ class LabelPanel(Panel):
             self._add_steps()
             self._add_appearance()
             if editor.labels.kind != "edge":
-                self._gui.add_markdown(
-                    legend(class_names(editor.labels), class_colours(editor.labels))
-                )
+                names = [as_text(name) for name in class_names(editor.labels)]
+                self._gui.add_markdown(legend(names, class_colours(editor.labels)))
         self._refresh()
 
     def _add_sources(self) -> None:
@@ -162,12 +161,7 @@ class LabelPanel(Panel):
         pose = self._editor.view.pose
         if float((pose[0, [3, 7, 11]] - torch.tensor(pivot)).norm()) == 0:
             raise ValueError("this label map is seen from no place; choose or load another one")
-        camera = camera_at(pose, pivot, client.camera.aspect)
-        with client.atomic():
-            client.camera.up_direction = (0.0, 0.0, 1.0)
-            client.camera.position = camera.position
-            client.camera.look_at = camera.look_at
-            client.camera.fov = camera.fov
+        look_from(client, camera_at(pose, pivot, client.camera.aspect))
 
     def _beside(self, _: GuiEvent[Any], __: ClientHandle) -> None:
         panel = self._viewer.control_panel
@@ -245,8 +239,8 @@ class LabelPanel(Panel):
         self._saved.visible = self._load_saved.visible = bool(names)
         self._seeds.visible = now.appearance is not None
         painted = ", painted" if self._editor.painted else ""
-        appearance = now.appearance_name or "the seed"
-        self._status.content = f"Label map: {now.name}{painted}  \nAppearance: {appearance}"
+        name, appearance = as_text(now.name), as_text(now.appearance_name or "the seed")
+        self._status.content = f"Label map: {name}{painted}  \nAppearance: {appearance}"
 
 
 def labelled_images(data: object) -> GanDataManager | None:

@@ -14,6 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from viser import ClientHandle, GuiDropdownHandle, GuiEvent
 
+from nerfstudio_gan3d.viewer.camera import ViewerCamera
+
 if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
@@ -78,6 +80,15 @@ def set_choices(dropdown: GuiDropdownHandle[str], options: Sequence[str], value:
         dropdown.options = options
     if dropdown.value != value:
         dropdown.value = value
+
+
+def look_from(client: ClientHandle, camera: ViewerCamera) -> None:
+    """Moves the camera of a browser."""
+    with client.atomic():
+        client.camera.up_direction = (0.0, 0.0, 1.0)
+        client.camera.position = camera.position
+        client.camera.look_at = camera.look_at
+        client.camera.fov = camera.fov
 
 
 def data_url(pixels: UInt8[np.ndarray, "h w *c"]) -> str:

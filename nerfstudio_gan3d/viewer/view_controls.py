@@ -19,6 +19,7 @@ from nerfstudio_gan3d.models.outputs import Backdrop
 from nerfstudio_gan3d.viewer.camera import first_camera
 from nerfstudio_gan3d.viewer.fair_lock import FairLock
 from nerfstudio_gan3d.viewer.pace import keep_pace
+from nerfstudio_gan3d.viewer.panel import look_from
 
 if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
@@ -177,8 +178,4 @@ class ViewControls(ViewerControl):
         camera = first_camera(
             config.view_radius, config.view_pivot, config.view_focal, client.camera.aspect
         )
-        with client.atomic():
-            client.camera.up_direction = (0.0, 0.0, 1.0)
-            client.camera.position = camera.position
-            client.camera.look_at = camera.look_at
-            client.camera.fov = camera.fov
+        look_from(client, camera)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from torch import Tensor, nn
 
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.metrics.meshes import (
@@ -17,6 +18,7 @@ from nerfstudio_gan3d.metrics.meshes import (
 )
 from nerfstudio_gan3d.run import Run
 from tests.cli.test_commands import refuse, succeed
+from tests.metrics.reader import save
 
 ALWAYS = {"mesh_nonempty", "mesh_watertight", "mesh_single"}
 
@@ -56,6 +58,28 @@ def test_no_meshes_unless_they_are_asked_for(
     report = json.loads(Path("figures.json").read_text())
     assert report["results"]["num_samples"] == 4
     assert not [name for name in report["results"] if name.startswith("mesh")]
+
+
+def test_a_classifier_gives_an_inception_score(
+    labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One class alone is the same for every image, whatever it shows."""
+
+    class OneClass(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x.mean((2, 3)), x[:, :1, 0, 0]
+
+    save(OneClass(), Path("one.pt"), size=8)
+    words: list[object] = ["evaluate", "--load-config", labelled, "--num-samples", 10]
+    both = ["--evaluator-outputs", "features", "class_logits"]
+    told = refuse(capsys, *words, *both)
+    assert "--evaluator-outputs names what --evaluator returns; give that file." in told
+    words += ["--evaluator", "one.pt", "--evaluator-size", 8]
+    assert "returns 2 output(s) and evaluator_outputs names 0" in refuse(capsys, *words)
+    succeed(capsys, *words, *both, "--output-path", "figures.json")
+    results = json.loads(Path("figures.json").read_text())["results"]
+    assert results["feature_space"].startswith("torchscript:one.pt@sha256:")
+    assert (results["inception_score"], results["inception_score_std"]) == (1, 0)
 
 
 def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from tests.training.micro import data_set, micro_config, trainer
 def file(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
     (folder / "figures.json").write_text('{"distance": 3.5}')
-    bundle(trained, folder / "micro.safetensors", folder / "figures.json")
+    bundle(load_run(trained), folder / "micro.safetensors", folder / "figures.json", "Apache-2.0")
     return folder / "micro.safetensors"
 
 
@@ -52,7 +52,7 @@ def test_an_unpacked_run_shows_the_same(file: Path, run: Run, tmp_path: Path) ->
 def test_a_labelled_run_brings_its_label_maps(
     labelled: Path, labelled_run: Run, tmp_path: Path
 ) -> None:
-    bundle(labelled, tmp_path / "labelled.safetensors")
+    bundle(load_run(labelled), tmp_path / "labelled.safetensors")
     unpack_file(tmp_path / "labelled.safetensors", tmp_path / "unpacked")
     opened = load_run(tmp_path / "unpacked")
     assert opened.settings == labelled_run.settings
@@ -166,13 +166,13 @@ def test_what_cannot_be_unpacked_is_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not an empty folder"):
         unpack_file(file, used / "thesis.tex")
     other = tmp_path / "other.safetensors"
-    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+    with pytest.raises(ValueError, match="not a packed run"):
         unpack_file(other, tmp_path / "a")
     other.write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+    with pytest.raises(ValueError, match="not a packed run"):
         unpack_file(other, tmp_path / "a")
     save_file({"a": torch.zeros(1)}, other)
-    with pytest.raises(ValueError, match="not a bundled checkpoint"):
+    with pytest.raises(ValueError, match="not a packed run"):
         unpack_file(other, tmp_path / "a")
 
     header, tensors = pretrained.read_bundle(file)

@@ -13,34 +13,22 @@ import torch
 import trimesh
 from PIL import Image
 
-from nerfstudio_gan3d.cameras import camera_angles, orbit_labels
+from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.export.reconstruct import around, scene_mesh
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.g3dr import G3drModel
-from nerfstudio_gan3d.models.settings import plain_settings
-from nerfstudio_gan3d.pretrained import unpacked_config, write_run
-from nerfstudio_gan3d.run import MODEL_PREFIX, Run, load_run
+from nerfstudio_gan3d.run import Run, load_run
 from nerfstudio_gan3d.scene import Bounds, Scene
+from tests.cli.g3dr_run import untrained_g3dr
 from tests.cli.test_commands import GAP, SIDE, refuse, succeed
 from tests.export.analytic import Balls
-from tests.models.tiny_g3dr import FAR, NEAR, g3dr_config, make_g3dr
+from tests.models.tiny_g3dr import FAR, NEAR, g3dr_config
 
 
 @pytest.fixture(scope="module")
 def g3dr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """config.yml of an untrained micro G3DR."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("g3dr") / "run"
-    config = unpacked_config(folder, "gan3d-g3dr-tiny", plain_settings(g3dr_config()), folder)
-    state = {MODEL_PREFIX + name: value for name, value in make_g3dr().state_dict().items()}
-    labels = orbit_labels(torch.zeros(64), torch.zeros(64), 2.0, focal=1.5)
-    state |= {
-        "datamanager.export_labels": labels,
-        "datamanager.export_size": torch.tensor(SIDE),
-    }
-    config.pipeline.datamanager.data = folder / "images"
-    write_run(config, {"step": 0, "pipeline": state})
-    return folder / "config.yml"
+    return untrained_g3dr(tmp_path_factory.mktemp("g3dr") / "run")
 
 
 @pytest.fixture(scope="module")

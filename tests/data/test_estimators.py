@@ -102,6 +102,8 @@ def test_depth_models_that_cannot_be_used(
         "give --depth-model a folder with the model's config.json",
     ):
         assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"and copy that folder here, or load a depth map$"):
+        DepthEstimator("nobody/no-such-model", instead="load a depth map")
 
 
 def bright_square() -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,11 @@ from nerfstudio_gan3d.fields.multiplane import (
     Frustum,
     MultiPlane,
     MultiPlaneAxes,
+    PreparedImage,
     plane_pyramid,
     to_published_frame,
 )
+from nerfstudio_gan3d.fields.styled_table import StyledTable
 
 # Antialiased bilinear reduction weighs texels by a triangle as wide as the output's texel to either
 # side, and by what of it lies in the plane. From 4 to 2: 0.75 at half a texel, 0.25 at one and a
@@ -129,7 +131,7 @@ def test_a_query_equals_the_plain_twin_in_values_and_gradients(follow_positions:
 def test_one_resolution_is_a_plain_tri_plane() -> None:
     field, planes = make_field(resolutions=1), torch.randn(1, 3, 4, 8, 8).double()
     prepared = field.prepare(planes)
-    assert len(prepared) == 1
+    assert len(prepared.planes) == 1
     # A texel's centre gives the texel: (-z, y, x) = (-5, 1, 3) / 16 sides of the box is column 1
     # and row 4 of the first plane, column 1 and row 5 of the second, column 5 and row 4 of the
     # third.
@@ -227,3 +229,54 @@ def test_beside_the_camera_frame_its_border_is_found() -> None:
     torch.testing.assert_close(far.features, near.features)
     middle = field.query(prepared, torch.tensor([[[0.3, 0.1, 0.0]]], dtype=torch.float64))
     assert not torch.allclose(middle.features, near.features)
+
+
+def seen_by_decoder(field: MultiPlane, prepared: PreparedImage, places: Tensor) -> Tensor:
+    """Features [B, N, C] that the decoder is given."""
+    seen: list[Tensor] = []
+    field.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    field.query(prepared, places)
+    (feature,) = seen
+    return feature
+
+
+def make_detail() -> StyledTable:
+    return StyledTable(6, 2, 3, 6, 8, 2, 5, implementation="torch", init_std=1.0)
+
+
+@pytest.mark.parametrize("frustum", [None, Frustum(2.0, 1.5)])
+def test_a_hash_grid_beside_the_planes(frustum: Frustum | None) -> None:
+    """Its features follow the planes', at the position in the box or in the camera's view; each
+    image has its own, and gradients reach what makes it so."""
+    torch.manual_seed(5)
+    detail = make_detail()
+    field = MultiPlane(4, 3, 8, frustum=frustum, detail=detail)
+    planes, style = torch.randn(1, 3, 4, 8, 8).expand(2, -1, -1, -1, -1), torch.randn(2, 6)
+    prepared = field.prepare(planes, style)
+    places = (torch.rand(1, 9, 3) - 0.5).expand(2, -1, -1) * 0.9
+    feature = seen_by_decoder(field, prepared, places)
+    at = places if frustum is None else frustum.places(places)
+    # Rows run down: y is turned round in the grid too.
+    at = at * torch.tensor([1.0, -1.0, 1.0]) + 0.5
+    wanted = detail.encode(detail.mix(style[:, None].expand(-1, 2, -1)), at).flatten(2)
+    torch.testing.assert_close(feature[..., 4:], wanted)
+    assert torch.equal(feature[0, :, :4], feature[1, :, :4])
+    assert not torch.allclose(feature[0, :, 4:], feature[1, :, 4:])
+    torch.nn.init.normal_(field.decoder.out.weight)
+    style.requires_grad_()
+    found = field.query(field.prepare(planes, style), places)
+    (found.raw_density.sum() + found.features.sum()).backward()
+    assert style.grad is not None
+    assert (style.grad.abs() > 0).all()
+    gradients = [part.grad for part in detail.parameters()]
+    assert all(gradient is not None and bool(gradient.any()) for gradient in gradients)
+
+
+def test_a_wider_box_leaves_the_cameras_view_as_it_is() -> None:
+    """The same place in sides of a box that is twice as wide: half of x and y."""
+    place = torch.tensor([[[0.2, -0.3, 0.1]]], dtype=torch.float64)
+    narrow, wide = Frustum(2.0, 1.5), Frustum(2.0, 1.5, width=2.0)
+    half = place * torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(wide.places(half), narrow.places(place))
+    # 1.5 * 0.2 / 1.9 and 1.5 * -0.3 / 1.9 by hand.
+    assert narrow.places(place)[0, 0].tolist() == pytest.approx([0.3 / 1.9, -0.45 / 1.9, 0.1])

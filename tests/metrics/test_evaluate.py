@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
 from nerfstudio_gan3d.metrics.evaluate import GeneratedBatch, RealBatch, evaluate
@@ -108,6 +109,49 @@ def test_distances_see_a_shift_of_colour_and_copies(tmp_path: Path):
         "nearest_real_median",
         "nearest_real_floor_median",
     }
+
+
+class Classifier(nn.Module):
+    """Features are the mean colour, and so are the scores of three classes, times 100."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        colour = x.mean(dim=(2, 3))
+        return colour, 100 * colour
+
+
+def plain(*colours: tuple[float, float, float]) -> GeneratedBatch:
+    """An image of each colour."""
+    image = torch.tensor(colours)[:, :, None, None].expand(-1, -1, SIZE, SIZE)
+    return GeneratedBatch(image, painted(torch.zeros(len(colours))).label)
+
+
+RED, GREEN, BLUE, GREY = (1.0, -1, -1), (-1.0, 1, -1), (-1.0, -1, 1), (0.0, 0, 0)
+
+
+def test_inception_scores_of_painted_images(tmp_path: Path):
+    path = save(Classifier(), tmp_path / "classes.pt")
+    names = ("features", "class_logits")
+    config = EvaluationConfig(
+        features="torchscript", evaluator=path, evaluator_outputs=names, evaluator_size=SIZE
+    )
+    extractor = build_extractor(config)
+
+    def score(*batches: GeneratedBatch) -> tuple[float, float]:
+        figures = evaluate(list(batches), [plain(RED, GREEN).image], extractor, seed=0).figures
+        # Of generated images alone.
+        assert not [name for name in figures if name.startswith("real")]
+        return figures["inception_score"], figures["inception_score_std"]
+
+    # Ten parts of three, each with all classes; and of one, which shows nothing.
+    assert score(*[plain(RED, GREEN, BLUE)] * 10) == pytest.approx((3, 0), abs=1e-4)
+    assert score(*[plain(RED)] * 4, *[plain(GREEN)] * 6) == pytest.approx((1, 0), abs=1e-4)
+    # Grey is a third of each: the means are 2/3, 1/6, 1/6 with the entropy 0.86756, from which the
+    # mean of 0 and log 3 goes off: exp(0.31825) = 1.37472. Half of the parts have it, in order.
+    mixed = score(plain(*[RED, GREY] * 5), plain(*[RED] * 10))
+    assert mixed == pytest.approx((1.18736, 0.18736), abs=1e-4)
+    # Too few for ten parts.
+    figures = evaluate([plain(*[RED] * 9)], [plain(RED, GREEN).image], extractor, seed=0).figures
+    assert "inception_score" not in figures
 
 
 def test_without_a_network_only_shape_statistics_and_it_says_so():

@@ -14,9 +14,16 @@ from nerfstudio_gan3d.fields.triplane import PLANE_AXES
 from nerfstudio_gan3d.image_views import STORED_IMAGES, ImageStore, ImageView, as_condition
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.method_configs.g3dr import gan3d_g3dr, gan3d_g3dr_tiny
-from nerfstudio_gan3d.models.g3dr import fit_to_cameras, g3dr, g3dr_tiny, make_image_generator
+from nerfstudio_gan3d.models.g3dr import (
+    DetailConfig,
+    fit_to_cameras,
+    g3dr,
+    g3dr_tiny,
+    make_image_generator,
+)
 from nerfstudio_gan3d.models.reconstruction import ReconstructionLossConfig
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
+from nerfstudio_gan3d.rendering.samplers import box_interval
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
 from tests.models.small_g3dr import SIDE, make_model, small_config, small_model
@@ -79,6 +86,10 @@ def test_what_conventions_decide(conventions: str, axes: str) -> None:
         ("image", STORED_IMAGES, f"model.image = {STORED_IMAGES}"),
         ("losses.rgb", -1.0, "model.losses.rgb = -1.0"),
         ("losses.clip", -0.1, "model.losses.clip = -0.1"),
+        ("losses.depth_spread", -2.0, "model.losses.depth_spread = -2.0"),
+        ("losses.warp", -1.0, "model.losses.warp = -1.0"),
+        ("box_width", -1.0, "model.box_width = -1.0"),
+        ("detail.levels", -1, "levels is -1"),
         ("losses.guided", 1.5, "model.losses.guided = 1.5"),
         ("importance_samples", 0, "no fine samples to be guided"),
         ("losses.opacity_share", -0.5, "model.losses.opacity_share = -0.5"),
@@ -100,6 +111,32 @@ def test_impossible_settings_are_named(place: str, value: Any, words: str) -> No
     setattr(target, last, value)
     with pytest.raises(ValueError, match=re.escape(words)):
         make_model(config)
+
+
+def test_published_weights_know_no_hash_grid() -> None:
+    config = small_config(conventions="reference", detail=DetailConfig(levels=2))
+    with pytest.raises(
+        ValueError, match=r"model\.detail\.levels = 2 needs conventions = corrected"
+    ):
+        make_model(config)
+
+
+def test_a_wider_box_holds_what_elsewhere_sees_of_the_background() -> None:
+    """From 30 degrees aside, rays reach the wall beside the canonical view; in a cube they leave
+    the box before."""
+    reached = {}
+    for width in (0.0, 12.0):
+        config = small_config(box_width=width)
+        generator = make_image_generator(config)
+        assert generator.bounds.box == (width or 2.0, width or 2.0, 2.0)
+        labels = orbit_labels(torch.tensor([math.pi / 6]), torch.zeros(1), 5.0, focal=1.2)
+        origins, directions = generator.rays(labels, 8, 8)
+        wall = (-0.95 - origins[..., 2:]) / directions[..., 2:]
+        bounds = generator.bounds
+        far = box_interval(origins, directions, bounds.box, bounds.near, bounds.far)[1]
+        reached[width] = float((far >= wall).float().mean())
+    assert reached[0.0] < 0.6
+    assert reached[12.0] == 1.0
 
 
 def test_images_too_small_for_lpips_are_refused() -> None:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles, pixel_rays, project, split_labels
-from nerfstudio_gan3d.models.g3dr import MultiPlaneConfig
+from nerfstudio_gan3d.models.g3dr import DetailConfig, MultiPlaneConfig
 from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
 from nerfstudio_gan3d.networks.unet import PlaneUNet
 from nerfstudio_gan3d.rendering.renderer import DepthGuide
 from nerfstudio_gan3d.scene import ImageCondition
 from tests.models.small_g3dr import (
+    BOX,
     FOCAL,
     RADIUS,
     SIDE,
@@ -70,9 +71,9 @@ class Remembering(PlaneUNet):
 
     fed: Tensor
 
-    def forward(self, image_and_depth: Tensor) -> Tensor:
+    def encode(self, image_and_depth: Tensor) -> tuple[Tensor, list[Tensor]]:
         self.fed = image_and_depth
-        return super().forward(image_and_depth)
+        return super().encode(image_and_depth)
 
 
 @pytest.mark.parametrize("conventions", ["corrected", "reference"])
@@ -89,6 +90,42 @@ def test_what_the_network_is_fed(conventions: str) -> None:
     assert fed[0, 3, 0, :3].tolist() == expected
     span = (given.distance - RADIUS) if conventions == "corrected" else given.distance
     torch.testing.assert_close(fed[:, 3:], span)
+
+
+def test_the_images_description_is_the_mean_of_the_middle() -> None:
+    """Its two levels are 16 and 8 pixels wide: 8 x 8 features of 32 channels."""
+    generator = small_generator()
+    given = condition(2)
+    planes, description = generator.encode(given)
+    distance = given.distance - RADIUS
+    middle, skips = generator.unet.encode(torch.cat([given.image, distance], dim=1))
+    assert middle.shape == (2, 32, 8, 8)
+    torch.testing.assert_close(description, middle.flatten(2).sum(2) / 64)
+    torch.testing.assert_close(planes, generator.unet.decode(middle, skips))
+
+
+def test_a_hash_grid_takes_part_and_learns() -> None:
+    """Images of one planes' worth: what differs with the description comes from the grid alone."""
+    detail = DetailConfig(levels=3, max_resolution=32, log2_table_size=10, implementation="torch")
+    generator = small_generator(detail=detail)
+    torch.nn.init.normal_(generator.field.decoder.out.weight)
+    given = condition(2)
+    scene = generator.scene(given)
+    places = (torch.rand(2, 50, 3) - 0.5) * BOX
+    found = scene.field.query(places)
+    (found.raw_density.sum() + found.features.sum()).backward()
+    grid = generator.field.detail
+    assert grid is not None
+    for part in (*grid.parameters(), generator.unet.mid_block2.block2.proj.weight):
+        assert part.grad is not None
+        assert bool(part.grad.any())
+    planes, description = generator.encode(given)
+    field, unit = generator.field, places / BOX
+    apart = [
+        field.query(field.prepare(planes, one), unit).features
+        for one in (description, description + 1)
+    ]
+    assert (apart[0] - apart[1]).abs().max() > 1e-3
 
 
 def test_expected_distance_and_opacity_by_hand() -> None:

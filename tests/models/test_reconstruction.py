@@ -11,7 +11,11 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles, project
 from nerfstudio_gan3d.models import reconstruction
-from nerfstudio_gan3d.models.image_generator import ImageGenerator
+from nerfstudio_gan3d.models.image_generator import (
+    ImageGenerator,
+    distance_spread,
+    expected_distance,
+)
 from nerfstudio_gan3d.models.reconstruction import (
     NovelViewConfig,
     ReconstructionLossConfig,
@@ -256,6 +260,65 @@ def test_novel_cameras_fill_their_range() -> None:
     assert abs(float(torch.corrcoef(torch.stack([azimuth, elevation]))[0, 1])) < 0.3
     torch.testing.assert_close(radius, torch.full_like(radius, RADIUS))
     torch.testing.assert_close(seen[-1][:, 16], torch.full_like(radius, FOCAL))
+
+
+class PaintedPlane(ImageGenerator):
+    """Shows the plane z = 0, and on it the place at which the canonical camera sees it."""
+
+    shift: float
+
+    def march(self, scene: Scene, rays: Any, jitter: bool = False, guide: Any = None) -> Rendering:
+        origins, directions = rays
+        away = -origins[..., 2:] / directions[..., 2:]
+        points = origins + away * directions
+        places, _ = project(self.canonical_labels(len(origins)), points)
+        features = torch.cat([places, places[..., :1]], dim=-1) + self.shift
+        middle = 1.001 * (away + self.shift)
+        edges = torch.cat([middle - 1, middle + 1], dim=-1)
+        return rendering(features, torch.ones_like(middle), edges)
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_the_image_carried_along_by_its_depth_is_what_novel_views_show(stride: int) -> None:
+    """A plane that shows the image: nothing differs. Colours and distances that are 0.1 too large:
+    2 * 0.1 (colours run from -1 to 1) and 2 * 0.1 (weight 2), and all of that half if warped images
+    count half."""
+    generator, images, _ = painted()
+    generator.__class__ = PaintedPlane
+    generator.shift = 0.0  # type: ignore[assignment]
+    origins, directions = generator.rays(generator.canonical_labels(2), SIDE, SIDE)
+    away = (-origins[..., 2:] / directions[..., 2:]).mT.unflatten(2, (SIDE, SIDE))
+    objective = make_objective(novel=1.0, warp=0.5, depth_spread=1.0, ray_stride=stride)
+    objective.share = 0.5
+    losses, _ = objective(generator, images, away, 0, 0)
+    # The outermost half of the image's border pixels has no change of colour: up to 1 / 32 there.
+    assert losses["novel_rgb"].item() == pytest.approx(0, abs=5e-3)
+    assert losses["novel_depth"].item() == pytest.approx(0, abs=0.02)
+    # The plane's one interval is 2 long, with its middle on the plane.
+    assert losses["novel_depth_spread"].item() == pytest.approx(0, abs=0.02)
+    generator.shift = 0.1  # type: ignore[assignment]
+    losses, _ = objective(generator, images, away, 0, 0)
+    assert losses["novel_rgb"].item() == pytest.approx(0.1, abs=5e-3)
+    assert losses["novel_depth"].item() == pytest.approx(0.1, abs=0.02)
+    assert losses["novel_depth_spread"].item() == pytest.approx(0.05, abs=0.02)
+    without = make_objective(novel=1.0)
+    assert "novel_rgb" not in without(generator, images, away, 0, 0)[0]
+
+
+def test_light_from_far_off_by_hand() -> None:
+    """Middles 0.5, 1.5, 2.5 and a surface at 1.5: 0.25 * 1 + 0.5 * 0, and 0.25 that passed through
+    counts as 2 away. The gradient of a weight is its distance less 2."""
+    weights = torch.tensor([[[0.25, 0.5, 0.0]]], requires_grad=True)
+    edges = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
+    found = rendering(torch.zeros(1, 1, 3), weights, edges)
+    spread = distance_spread(found, torch.full((1, 1, 1), 1.5), 2.0)
+    assert spread.item() == pytest.approx(0.75)
+    (slope,) = torch.autograd.grad(spread.sum(), weights)
+    torch.testing.assert_close(slope, torch.tensor([[[-1.0, -2.0, -1.0]]]))
+    # Fog before and behind a surface is on it in the mean.
+    fog = rendering(torch.zeros(1, 1, 3), torch.tensor([[[0.5, 0.0, 0.5]]]), edges)
+    assert expected_distance(fog).item() == pytest.approx(1.5, abs=2e-3)
+    assert distance_spread(fog, torch.full((1, 1, 1), 1.5), 2.0).item() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("conventions", "offset"), [("corrected", 0.5), ("reference", 0.0)])

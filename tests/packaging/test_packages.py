@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -38,7 +39,22 @@ def test_every_package_has_a_docstring_only_init() -> None:
     for folder in {path.parent for path in own_files(*CODE_FOLDERS) if path.suffix == ".py"}:
         tree = ast.parse((folder / "__init__.py").read_text())
         assert ast.get_docstring(tree), folder
-        assert len(tree.body) == 1, f"{folder} imports modules that its users may not need"
+        if folder != LIBRARY:
+            assert len(tree.body) == 1, f"{folder} imports modules that its users may not need"
+
+
+def test_the_python_interface_is_imported_when_it_is_asked_for() -> None:
+    code = (
+        "import sys, nerfstudio_gan3d\n"
+        "from nerfstudio_gan3d import cli_options\n"
+        "print('torch' in sys.modules, 'nerfstudio' in sys.modules)\n"
+        "print('load' in dir(nerfstudio_gan3d))\n"
+        "print(hasattr(nerfstudio_gan3d, 'unload'), 'nerfstudio_gan3d.api' in sys.modules)\n"
+        "print(nerfstudio_gan3d.load is __import__('nerfstudio_gan3d.api').api.load)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.split() == ["False", "False", "True", "False", "False", "True"]
 
 
 @pytest.mark.parametrize("package", sorted(MAPPED))
@@ -52,10 +68,14 @@ def test_mapped_folders_are_linked(package: str) -> None:
 
 
 def test_imports_are_declared() -> None:
+    project = pyproject()["project"]
+    extra = project["optional-dependencies"]
     declared = {
         re.split(r"[<>=\[ ;]", requirement)[0].lower()
-        for requirement in pyproject()["project"]["dependencies"]
+        for requirement in project["dependencies"] + extra["diffusion"]
     }
+    # What an extra brings is tested, too.
+    assert set(extra["diffusion"]) <= set(extra["dev"])
     undeclared: dict[str, str] = {}
     for path in own_files(*CODE_FOLDERS):
         if path.suffix != ".py":

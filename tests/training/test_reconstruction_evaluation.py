@@ -1,6 +1,8 @@
 """What evaluation measures of Scenes of images, on pictures whose figures are known."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import orbit_labels, split_labels
 from nerfstudio_gan3d.data.datamanager import GanDataManager
 from nerfstudio_gan3d.models.reconstruction import NovelViewConfig
-from nerfstudio_gan3d.scene import FieldSamples
+from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene
 from nerfstudio_gan3d.training.reconstruction_evaluation import (
     Means,
     RgbdBatch,
@@ -21,10 +23,21 @@ from nerfstudio_gan3d.training.reconstruction_evaluation import (
     own_view_figures,
     photographed_twice,
     relit,
+    seen,
+    thick_distance,
+    thicker_half,
     to_canonical,
     to_world,
 )
-from tests.models.small_g3dr import FOCAL, RADIUS, SIDE, shows, small_generator
+from tests.models.small_g3dr import (
+    FOCAL,
+    RADIUS,
+    SIDE,
+    condition,
+    rendering,
+    shows,
+    small_generator,
+)
 from tests.rendering.scenes import Ball
 
 
@@ -71,12 +84,51 @@ def test_light_by_hand() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_means_leave_out_what_is_not_finite() -> None:
+def test_means_leave_out_images_without_a_figure() -> None:
     means = Means()
     means.add("a", torch.tensor([1.0, float("nan"), 4.0]))
     means.add("a", torch.tensor([4.0]))
-    means.add("b", torch.tensor([float("inf")]))
+    means.add("b", torch.tensor([float("nan")]))
     assert means.figures() == {"a": 3.0}
+    assert means.counts == {"a": 3, "b": 0}
+    # What is infinite is not dropped unseen.
+    means.add("a", torch.tensor([float("inf")]))
+    assert means.figures() == {"a": float("inf")}
+
+
+class Layers(Ball):
+    """Densities 0.1, 0.3, 1 and 3 at z from 0 to 4, one a unit."""
+
+    def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+        found = super().query(positions)
+        density = torch.tensor([0.1, 0.3, 1.0, 3.0])[positions[..., 2:].floor().long()]
+        # softplus(raw - 1) is the density.
+        return FieldSamples(1 + torch.log(torch.expm1(density)), found.features)
+
+
+def test_the_thinner_half_is_taken_away_by_hand() -> None:
+    """Two rays along z, one of which misses the box: its intervals have no length. The middle of
+    0.1, 0.3, 1 and 3 is 0.65, so that the light ends in the last two layers: 1 - 1/e in the third
+    and the rest, but for e^-4, in the fourth."""
+    edges = torch.stack([torch.arange(5.0), torch.zeros(5)])[None]
+    thick = torch.tensor([0, 0, 1 - math.exp(-1), math.exp(-1) - math.exp(-4)])
+    before = rendering(torch.zeros(1, 2, 3), torch.full((1, 2, 4), 0.25), edges)
+    rays = torch.zeros(1, 2, 3), torch.tensor([0.0, 0, 1]).expand(1, 2, 3)
+    scene = Scene(Layers(), Bounds((8.0, 8.0, 8.0), 0.0, 4.0), 1)
+    for at_once in (1, 3, 4):
+        found = thicker_half(scene, rays, before, at_once=at_once)
+        torch.testing.assert_close(found.weights[0, 0], thick)
+        assert found.weights[0, 1].tolist() == [0] * 4
+        left = torch.tensor([math.exp(-4), 1])
+        torch.testing.assert_close(found.transmittance[0, :, 0], left)
+        assert torch.equal(found.edges, edges)
+    # Twice the density everywhere is the same half.
+    double = thicker_half(replace(scene, density_scale=2.0), rays, before)
+    assert double.weights[0, 0, :2].tolist() == [0, 0]
+    assert double.weights[0, 0, 2].item() == pytest.approx(1 - math.exp(-2))
+    # Nothing is left of nothing.
+    nothing = rendering(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))
+    assert thicker_half(scene, rays, nothing).weights.abs().max() == 0
 
 
 class Wall(Ball):
@@ -114,6 +166,34 @@ def test_figures_of_a_generator_that_is_right() -> None:
     # From 5 in the middle to 5.12 in the corners: four or five of the 64 parts of 4 to 6.
     assert 1 < figures["truth_non_flatness"] < 5
     assert figures["non_flatness"] == pytest.approx(figures["truth_non_flatness"], abs=1)
+    # The half in front of the plane was empty before.
+    flatness = figures["non_flatness_thicker_half"]
+    assert flatness == pytest.approx(figures["non_flatness"], abs=1)
+
+
+class Fog(Ball):
+    """A plane at z = 0.3, and before it fog that is the denser the farther right it is."""
+
+    def query(self, positions: Tensor, directions: Tensor | None = None) -> FieldSamples:
+        found = super().query(positions)
+        fog = 1 + 6 * (positions[..., :1] + 0.8)
+        return FieldSamples(torch.where(positions[..., 2:] < 0.3, 1000.0, fog), found.features)
+
+
+def test_fog_is_no_relief_once_the_thinner_half_is_gone() -> None:
+    """Samples are spread evenly over the box, of which the plane leaves 35 % before it: that is
+    the thinner half, but for some of what lies behind. Without it, the plane is at 4.7 in the
+    middle and at 4.81 in the corners: four or five of the 64 parts of 4 to 6."""
+    generator = shows(small_generator(samples=64, importance_samples=0), Fog())
+    figures = own_view_figures(generator, iter([wall_batch()]), wall=0.0)
+    assert figures["non_flatness"] > 8
+    assert 1 < figures["non_flatness_thicker_half"] < 5
+    # Rays that lose all they have end at the Scene's far bound, where the box ends at the latest.
+    nothing = shows(small_generator(), Ball(inside=-300.0, outside=-300.0))
+    scene = nothing.scene(condition(1))
+    labels = nothing.canonical_labels(1)
+    found = thick_distance(nothing, scene, labels, seen(nothing, scene, labels))
+    assert found.unique().tolist() == [pytest.approx(RADIUS + math.sqrt(3))]
 
 
 def test_figures_of_a_generator_that_is_wrong_by_a_known_amount() -> None:
@@ -163,9 +243,15 @@ def test_other_photographs_of_an_object() -> None:
     figures = novel_view_figures(generator, data, [0, 1, 2], 0.0, size=1)
     assert figures["novel_pairs"] == 2
     assert figures["novel_psnr"] > 45
-    # One colour stays what it is: infinitely many dB have no mean.
-    assert "novel_psnr_unwarped" not in figures
+    # One colour stays what it is, to infinitely many dB, which count as 100.
+    assert figures["novel_psnr_unwarped"] == figures["novel_psnr_unwarped_relit"] == 100
     assert figures["novel_psnr_plane"] < 40
+    # A photograph of nothing but background is no pair's target.
+    batch.distances[1] = 0
+    figures = novel_view_figures(generator, data, [0, 1, 2], 0.0, size=2)
+    assert figures["novel_pairs"] == 1
+    batch.distances[0] = 0
+    assert novel_view_figures(generator, data, [0, 1, 2], 0.0, size=2) == {"novel_pairs": 0}
     data = Photographs(batch, None)
     assert novel_view_figures(generator, data, [0, 1, 2], 0.0, size=1) == {}
 

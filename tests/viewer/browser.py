@@ -72,6 +72,8 @@ class Browser:
     """Controls by their label, as the viewer described and updated them."""
     notes: list[str] = field(default_factory=list)
     """Texts of the notifications, in the order in which they came."""
+    texts: list[str] = field(default_factory=list)
+    """Markdown that took the place of other Markdown in a panel."""
     pointer: str | None = None
     """What a drag or a click on the picture does: "click", "rect-select", or None (the camera)."""
 
@@ -153,6 +155,8 @@ class Browser:
         if kind.startswith("GuiAdd") and message.get("label"):
             self.elements[message["label"]] = message
         elif kind == "GuiUpdateMessage":
+            if "markdown" in message["updates"]:
+                self.texts.append(message["updates"]["markdown"])
             for element in self.elements.values():
                 if element["id"] == message["id"]:
                     element.update(message["updates"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from viser import ClientHandle
 
 from nerfstudio_gan3d.cameras import labels_to_cameras
+from nerfstudio_gan3d.data import estimators
 from nerfstudio_gan3d.data.datamanager import GanDataManager, GanDataManagerConfig
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data_parsers.images import Gan3dImagesDataParserConfig
@@ -315,6 +316,31 @@ def test_depth_is_estimated_for_the_image_that_waits(
     expected = torch.linspace(NEAR, FAR, SIDE).expand(SIDE, SIDE)
     torch.testing.assert_close(shown(session).distance[0, 0], expected, atol=1e-4, rtol=0)
     assert panel._waiting.photo is None
+
+
+def test_the_camera_goes_to_where_images_are_seen_from(
+    live: tuple[Session, Browser, Noted],
+) -> None:
+    """2 away on +z, which is -y and ten times as far in viser's world; half of the shorter side,
+    the height of the canvas, is seen under the angle whose tangent is 0.5 / 1.5."""
+    _, browser, _ = live
+    browser.orbit(35)
+    browser.click("Go to its view")
+    wait_until(lambda: np.allclose(browser.view.position, (0, -20, 0), atol=1e-4))
+    assert browser.view.look_at == pytest.approx((0, 0, 0), abs=1e-4)
+    assert browser.view.fov == pytest.approx(2 * np.arctan(1 / 3))
+
+
+def test_missing_weights_are_explained_where_there_are_no_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str, local: bool) -> None:
+        raise ValueError("no network")
+
+    monkeypatch.setattr(estimators, "_from_pretrained", missing)
+    sentence = "cannot be loaded (no network); load the depth map of the image"
+    with pytest.raises(DataError, match=rf"{re.escape(sentence)}$"):
+        image_panel.load_estimator()
 
 
 def test_missing_weights_are_explained_and_the_image_waits_on(

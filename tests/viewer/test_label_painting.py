@@ -227,13 +227,16 @@ def test_files_become_label_maps_of_the_present_view(
     _, browser, editor = live
     ids = np.random.default_rng(0).integers(0, 3, (SIDE, SIDE)).astype(np.uint8)
     palette = np.array([(0, 0, 0), (255, 0, 0), (0, 0, 255)], np.uint8)
-    for name, pixels in (("ids.png", ids), ("colours.png", palette[ids])):
+    for name, pixels in (("ids.png", ids), ("{colours}.png", palette[ids])):
         browser.upload("Load a file", name, encode(pixels))
         wait_until(lambda name=name: editor.now.name == name)
         assert np.array_equal(editor.view.map[0, 0].numpy(), ids)
         first = pose_at(AZIMUTH, ELEVATION)
         torch.testing.assert_close(editor.view.pose, first, atol=1e-4, rtol=0)
     wait_until(lambda: browser.elements["Kept map"]["value"] == label_panel.OWN)
+    # In Markdown braces would be code.
+    shown = r"Label map: \{colours\}.png  " + "\nAppearance: the seed"
+    wait_until(lambda: shown in browser.texts)
     browser.set("Kept map", "2")
     wait_until(lambda: label_panel.OWN not in browser.elements["Kept map"]["options"])
     assert editor.now.label == 2
