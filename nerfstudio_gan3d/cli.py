@@ -26,6 +26,7 @@ from nerfstudio_gan3d.cli_options import (
 from nerfstudio_gan3d.data.prepare_options import PrepareOptions
 from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
 from nerfstudio_gan3d.export.reconstruct_options import GenerateOptions, ReconstructOptions
+from nerfstudio_gan3d.export.splat_options import SplatOptions
 from nerfstudio_gan3d.share_options import PackOptions, ViewOptions
 
 USER_ERROR = 2
@@ -51,6 +52,7 @@ Command = (
     | Annotated[DemoOptions, subcommand("demo")]
     | Annotated[SampleOptions, subcommand("sample")]
     | Annotated[MeshOptions, subcommand("mesh")]
+    | Annotated[SplatOptions, subcommand("splats")]
     | Annotated[ReconstructOptions, subcommand("reconstruct")]
     | Annotated[GenerateOptions, subcommand("generate")]
     | Annotated[EvaluateOptions, subcommand("evaluate")]
@@ -123,6 +125,13 @@ def _mesh(options: MeshOptions) -> str:
     return mesh(options)
 
 
+def _splats(options: SplatOptions) -> str:
+    options.validate()
+    from nerfstudio_gan3d.export.splat_command import splats
+
+    return splats(options)
+
+
 def _reconstruct(options: ReconstructOptions) -> str:
     options.validate()
     from nerfstudio_gan3d.export.reconstruct import reconstruct
@@ -166,6 +175,7 @@ _RUN: dict[type, Callable[[Any], str | None]] = {
     DemoOptions: _demo,
     SampleOptions: _sample,
     MeshOptions: _mesh,
+    SplatOptions: _splats,
     ReconstructOptions: _reconstruct,
     GenerateOptions: _generate,
     EvaluateOptions: _evaluate,
@@ -197,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = tyro.cli(
             Command,  # pyright: ignore[reportArgumentType]
             prog="gan3d",
-            description="3D-aware GANs: data sets, demo, samples, meshes and figures.",
+            description="3D-aware GANs: data sets, demo, samples, meshes, splats and figures.",
             args=arguments,
             config=(OmitArgPrefixes, OmitSubcommandPrefixes),
         )

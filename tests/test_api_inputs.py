@@ -1,7 +1,8 @@
-"""Images and depth that Python code hands in, in all forms, against files of known content."""
+"""What Python code hands in, in all forms: images and depth of known content, and cameras."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from nerfstudio_gan3d.api_inputs import image_view
+from nerfstudio_gan3d.api_inputs import camera_labels, image_view, one_camera, sized_cameras
+from nerfstudio_gan3d.cameras import labels_to_cameras
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.run import Run, load_run
 from tests.cli.g3dr_run import untrained_g3dr
@@ -108,3 +110,40 @@ def test_a_file_without_depth_is_named(run: Run, tmp_path: Path) -> None:
         image_view(run, tmp_path / "bird.png")
     with pytest.raises(ValueError, match=r"none\.png: cannot be read"):
         image_view(run, tmp_path / "none.png", VALUES)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "message"),
+    [
+        ([30, 15], r"cameras has the shape \[2\]; give rows of \(azimuth, elevation\)"),
+        ([], r"cameras has the shape \[0\]"),
+        (np.zeros((2, 3)), r"cameras has the shape \[2, 3\]; .* camera labels \[V, 25\]"),
+        (torch.zeros(1, 24), r"cameras has the shape \[1, 24\]"),
+        ([(0, 0), (0, 91)], "camera 1 has azimuth 0 and elevation 91; give degrees"),
+        ([(math.nan, 0)], "camera 0 has azimuth nan"),
+        (["front", "left"], "cameras: these are no numbers"),
+        (np.zeros((1, 25)), "cameras: the label of 'camera 0' has a rotation that is not one"),
+    ],
+)
+def test_cameras_that_are_none(
+    run: Run, cameras: list[object] | np.ndarray | torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        camera_labels(run, cameras)
+
+
+def test_one_camera_needs_no_row_of_its_own(run: Run) -> None:
+    expected = run.orbit([40.0], 20.0)
+    for camera in ((40, 20), [(40, 20)], expected[0], expected, labels_to_cameras(expected, 8, 8)):
+        torch.testing.assert_close(one_camera(run, camera, "it"), expected)
+
+
+def test_nerfstudios_cameras_have_one_size(run: Run) -> None:
+    cameras = labels_to_cameras(run.orbit([0.0, 10.0]), 8, 8)
+    assert sized_cameras(cameras).shape == (2,)
+    assert sized_cameras(cameras[1]).shape == (1,)
+    with pytest.raises(ValueError, match="cameras: none is given"):
+        sized_cameras(cameras[:0])
+    cameras.width = torch.tensor([[8], [9]])
+    with pytest.raises(ValueError, match="8 x 8, 9 x 8 pixels; give cameras of one size"):
+        sized_cameras(cameras)

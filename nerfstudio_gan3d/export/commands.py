@@ -31,7 +31,7 @@ def mesh(options: MeshOptions) -> str:
     run = load_run(options.load_config)
     if options.appearance_seed is not None:
         check_codes(run, "--appearance-seed")
-    palette = _palette(run) if options.color == "labels" else ()
+    palette = class_palette(run) if options.color == "labels" else ()
     check_seedless(run, options)
     beside = options.depth, options.input_azimuth, options.input_elevation
     given = one_input(run, options.given, *beside)
@@ -68,7 +68,8 @@ def mesh(options: MeshOptions) -> str:
     )
 
 
-def _palette(run: Run) -> Palette:
+def class_palette(run: Run) -> Palette:
+    """The colours of a run's classes; ValueError for a run without classes."""
     labels = run.labels("--color labels")
     if labels.kind == "edge":
         raise ValueError(

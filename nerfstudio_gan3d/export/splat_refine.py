@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import split_labels
 from nerfstudio_gan3d.rendering.splatting import (
-    FAINTEST,
     LOW_PASS,
     NEAR_PLANE,
     Splats,
@@ -35,6 +34,8 @@ VISITS = 4
 """Visits of a view for which the same pairs of splats and pixels count."""
 NEGLIGIBLE = 1e-3
 """Share of the light below which what is behind does not learn."""
+FAINTEST_KEPT = 0.01
+"""Opacity below which splats are dropped in the end."""
 GPU_VIEWS = 4
 """Views of a step of gsplat's."""
 
@@ -123,7 +124,7 @@ def refine_splats(
     with torch.no_grad():
         found = _splats(free)
         found = Splats(**{name: values.detach() for name, values in vars(found).items()})
-        return found.rows(found.opacities >= FAINTEST)
+        return found.rows(found.opacities >= FAINTEST_KEPT)
 
 
 def _splats(free: dict[str, Tensor]) -> Splats:

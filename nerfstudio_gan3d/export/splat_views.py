@@ -65,8 +65,8 @@ class Surroundings:
 
 
 def surroundings(run: Run) -> Surroundings:
-    """Where the Scenes of a run are looked at from: all around, or, if they are made of images, from
-    about where these were seen.
+    """Where the Scenes of a run are looked at from: all around; those made of images from about
+    where the images were seen.
 
     Raises:
         ValueError: If the run does not say where its cameras stand.
@@ -75,8 +75,12 @@ def surroundings(run: Run) -> Surroundings:
     run.orbit([0.0])
     settings = run.settings
     if takes_images(run):
-        limits = {"azimuth_deg": (-25.0, 25.0), "elevation_deg": (-10.0, 10.0)}
-        return Surroundings(settings.view_radius, settings.view_focal, **limits)
+        return Surroundings(
+            settings.view_radius,
+            settings.view_focal,
+            azimuth_deg=(-25.0, 25.0),
+            elevation_deg=(-10.0, 10.0),
+        )
     return Surroundings(settings.view_radius, settings.view_focal, settings.view_pivot)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from nerfstudio_gan3d.data.palettes import Palette, colorize
@@ -23,9 +23,13 @@ from nerfstudio_gan3d.scene import Scene
 
 __all__ = ["Splats", "make_splats", "quick_splats", "surface_splats"]
 
-DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_STEPS, DEFAULT_CELLS = 5000, 0.6, 160, 64
-QUICK_COUNT, QUICK_STEPS, QUICK_CELLS, QUICK_SIDE = 2500, 40, 40, 64
-TRAINING_VIEWS, QUICK_VIEWS = 32, 10
+DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_STEPS, DEFAULT_CELLS = 4000, 0.5, 200, 64
+QUICK_COUNT, QUICK_STEPS, QUICK_CELLS = 2500, 40, 40
+TRAINING_VIEWS, TRAINING_SIDE = 32, 96
+"""Number and side in pixels of the pictures that splats are refined with. Larger ones cost more and
+teach little more."""
+QUICK_VIEWS, QUICK_SIDE = 10, 64
+"""The same of `quick_splats`."""
 FLATNESS = 0.1
 """Thickness of a splat across the surface, in its size along it."""
 OPACITY = 0.8
@@ -109,7 +113,7 @@ def surface_splats(
         colours = vertex_colors(scene, points, device)
     nearest = min(_NEIGHBOURS, count - 1)
     if nearest:
-        apart = np.asarray(cKDTree(points).query(points, nearest + 1)[0])[:, 1:].mean(1)
+        apart = np.asarray(KDTree(points).query(points, nearest + 1)[0])[:, 1:].mean(1)
         # A lone crumb far from all others must not become a disc as large as the object.
         apart = apart.clip(max=3 * np.median(apart))
     else:
@@ -132,7 +136,7 @@ def make_splats(
     size: float = DEFAULT_SIZE,
     *,
     steps: int = DEFAULT_STEPS,
-    side: int = VIEW_SIDE,
+    side: int = TRAINING_SIDE,
     resolution: int = DEFAULT_CELLS,
     level: float | Literal["auto"] = "auto",
     palette: Palette = (),
@@ -148,7 +152,7 @@ def make_splats(
     Args:
         scene: What to make splats of.
         settings: How its rays are sampled.
-        cameras: Where it is looked at from.
+        cameras: Where it is looked at from, `TRAINING_VIEWS` or more of `Surroundings.training`.
         count: Splats to begin with; those that end up invisible are dropped.
         size: As `surface_splats` takes it.
         steps: Of the refinement; 0 computes the splats directly.
@@ -194,7 +198,10 @@ def quick_splats(
     count: int = QUICK_COUNT,
     device: torch.device | str = "cpu",
 ) -> Splats:
-    """`make_splats` for a live viewer: fewer, refined for a moment towards small pictures."""
+    """`make_splats` for a live viewer: fewer, refined for a moment towards small pictures.
+
+    `QUICK_VIEWS` cameras suffice. Raises ValueError if there is no surface.
+    """
     return make_splats(
         scene,
         settings,

@@ -198,6 +198,9 @@ class SceneModel(Model, Generic[G, J, C]):
         self, camera: Cameras, obb_box: OrientedBox | None = None
     ) -> dict[str, Tensor]:
         """Whole images as a camera sees them, [H, W, C]."""
+        plain = self.controls.behind_splats(camera)
+        if plain is not None:
+            return plain
         return self.scene().camera(
             camera.to(self.device), obb_box, self.config.eval_num_rays_per_chunk
         )

@@ -143,7 +143,8 @@ def splat_pixels(
     top = (y - half).ceil().clamp(min=0, max=height)
     lines = ((y + half).floor().clamp(min=-1, max=height - 1) - top + 1).clamp(min=0)
     owner, line = _ranges(top, lines)
-    # On a line at distance v it lies at x = v cov / var_y +- sqrt(det / var_y (reach - v^2 / var_y)).
+    # On the line at distance v the ellipse reaches, with D the determinant,
+    # x = v cov / var_y +- sqrt(D / var_y (reach - v^2 / var_y)).
     away = line - y[owner]
     middle = x[owner] + away * (xy / yy)[owner]
     half = ((xx - xy * xy / yy)[owner] * (reach[owner] - away * away / yy[owner])).clamp(min=0)
@@ -171,7 +172,7 @@ def _stable_order(keys: Int[Tensor, "k"], count: int) -> Int[Tensor, "k"]:
 def _ranges(
     first: Float[Tensor, "m"], counts: Float[Tensor, "m"]
 ) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
-    """Index i and number for each of the whole numbers from first[i] to first[i] + counts[i] - 1."""
+    """All whole numbers from first[i] on, counts[i] of them, and the index i of each."""
     sizes = counts.long()
     owner = torch.repeat_interleave(sizes)
     start = first.long() - (sizes.cumsum(0) - sizes)

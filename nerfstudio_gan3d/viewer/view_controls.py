@@ -6,12 +6,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.viewer.viewer_elements import (
     ViewerControl,
     ViewerDropdown,
     ViewerParameter,
     ViewerRGB,
 )
+from torch import Tensor
 from viser import ClientHandle
 
 from nerfstudio_gan3d.latents import SceneRequest
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from nerfstudio.viewer.viewer import Viewer
 
     from nerfstudio_gan3d.models.scene_model import SceneModelConfig
+    from nerfstudio_gan3d.viewer.splat_view import SplatView
 
 OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
 LABELS = "labels"
@@ -63,6 +67,7 @@ class ViewControls(ViewerControl):
         self._panel: ControlPanel | None = None
         self._training = False
         self._applied: dict[ViewerParameter, bool] = {}
+        self._splats: SplatView | None = None
         self.background = ViewerDropdown[str](
             "Background", background, list(backgrounds), hint="What is behind the object"
         )
@@ -94,6 +99,17 @@ class ViewControls(ViewerControl):
     def watched(self) -> bool:
         """Whether a viewer shows what the controls name, while nothing trains."""
         return self._panel is not None and not self._training
+
+    def behind_splats(self, camera: Cameras) -> dict[str, Tensor] | None:
+        """What the server shows while the browser draws the Scene as splats: every output [H, W, 3]
+        in the chosen colour. None where it does not."""
+        if self._splats is None or not self._splats.shown:
+            return None
+        # Whatever changes what is shown asks for a new picture.
+        self._splats.update()
+        size = int(camera.height.flatten()[0]), int(camera.width.flatten()[0])
+        colour = torch.tensor(self.colour.value, dtype=torch.float32) / 255
+        return {name: colour.expand(*size, 3) for name in self.outputs}
 
     def shown_output(self) -> str | None:
         """The only output that is looked at; None without a viewer or where its screen is split.
@@ -138,6 +154,11 @@ class ViewControls(ViewerControl):
                 element.cb_hook = self._changed
             reset = viewer.viser_server.gui.add_button("Reset view")
             reset.on_click(lambda event: event.client and self._place_camera(event.client))
+            if viewer.trainer is None:
+                # It stands on exporters, which nothing that models import does.
+                from nerfstudio_gan3d.viewer.splat_view import SplatView, splat_maker
+
+                self._splats = SplatView(viewer, self.request, splat_maker(viewer.get_model()))
         self._show_what_applies()
         self._add_panel(viewer, order + 0.25)
         viewer.viser_server.on_client_connect(self._greet)

@@ -58,6 +58,7 @@ class Noted(ImagePanel):
 
     def __init__(self, *args: Any) -> None:
         self.working: set[int] = set()
+        self.done = 0
         super().__init__(*args)
         panels.append(self)
 
@@ -65,6 +66,7 @@ class Noted(ImagePanel):
         self.working.add(threading.get_ident())
         super().do(client, action)
         self.working.discard(threading.get_ident())
+        self.done += 1
 
 
 panels: list[Noted] = []
@@ -93,7 +95,11 @@ def live(
     running, browser, panel = session
     wait_until(lambda: not panel.working)
     panel._waiting, panel._own, panel._estimator = WaitingFiles(), None, None
-    browser.set("Image", "kept 0")
+    if panel._choice.value != "kept 0":
+        # An answer that comes late would undo what a test does.
+        before = panel.done
+        browser.set("Image", "kept 0")
+        wait_until(lambda: panel.done > before)
     controls_of(running).show(0)
     panel._refresh()
     wait_until(lambda: panel._choice.value == "kept 0" and not panel.working)
