@@ -11,7 +11,8 @@ from jaxtyping import Float32, UInt8
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_gan3d.data.palettes import class_colours, ids_from_colors
-from nerfstudio_gan3d.export.options import PictureOutput
+from nerfstudio_gan3d.export.outputs import PictureOutput
+from nerfstudio_gan3d.export.transparency import straight_colours
 from nerfstudio_gan3d.models.outputs import Backdrop
 from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
@@ -28,9 +29,6 @@ RENDERED: dict[Output, tuple[PictureOutput, ...]] = {
     "rgba": ("foreground", "accumulation"),
 }
 """The model's outputs that each array is made of."""
-LEAST_ALPHA = 0.5 / 255
-"""Opacity from which on a pixel has a colour of its own: what a picture of 8 bits does not show as
-0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +94,16 @@ def render_images(
     names: list[PictureOutput] = [name for output in outputs for name in RENDERED[output]]
     found = run.render_cameras(scene, cameras, names, backdrop)
     arrays = {name: value.cpu().numpy() for name, value in found.items()}
+    rgba = None
+    if "rgba" in outputs:
+        alpha = arrays["accumulation"]
+        rgba = straight_colours(arrays["foreground"], alpha, backdrop.colour)
     return Images(
         rgb=arrays["rgb"],
         depth=arrays["depth"][..., 0],
         alpha=arrays["accumulation"][..., 0],
         labels=_class_ids(run, arrays["labels"]) if "labels" in outputs else None,
-        rgba=_straight(arrays, backdrop) if "rgba" in outputs else None,
+        rgba=rgba,
     )
 
 
@@ -113,12 +115,3 @@ def _class_ids(run: Run, pictures: Float32[np.ndarray, "v h w 3"]) -> UInt8[np.n
         return pixels[..., 0]
     colours = class_colours(labels)
     return np.stack([ids_from_colors(one, colours, "labels") for one in pixels])
-
-
-def _straight(arrays: dict[str, np.ndarray], backdrop: Backdrop) -> Float32[np.ndarray, "v h w 4"]:
-    """The foreground's own colours and alpha, from the foreground before a plain colour."""
-    alpha = arrays["accumulation"]
-    behind = (1 - alpha) * np.array(backdrop.colour, np.float32)
-    colours = (arrays["foreground"] - behind) / np.maximum(alpha, LEAST_ALPHA)
-    seen = np.where(alpha < LEAST_ALPHA, 0, colours.clip(0, 1))
-    return np.concatenate([seen, alpha], axis=-1).astype(np.float32)

@@ -110,7 +110,7 @@ def _load(name: str, precision: dict[str, torch.dtype]) -> Any:
     target = str(folder) if folder.is_dir() else name
 
     def load(local: bool) -> Any:
-        return diffusers.DiffusionPipeline.from_pretrained(
+        return diffusers.DiffusionPipeline.from_pretrained(  # pyright: ignore[reportPrivateImportUsage]
             target,
             local_files_only=local,
             # Files of other kinds are pickles, which are programs.

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nerfstudio_gan3d.data.palettes import Palette, class_colours
 from nerfstudio_gan3d.export.inputs import (
     check_seedless,
     chosen_inputs,
     one_input,
+    photo_square,
     takes_images,
 )
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
+from nerfstudio_gan3d.export.mesh_shape import placed
+from nerfstudio_gan3d.export.metadata import picture_text
 from nerfstudio_gan3d.export.number_lists import parse_seeds
-from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions, parse_outputs
+from nerfstudio_gan3d.export.options import MeshOptions
+from nerfstudio_gan3d.export.outputs import parse_outputs
+from nerfstudio_gan3d.export.progress import views_bar
 from nerfstudio_gan3d.export.record import write_record
+from nerfstudio_gan3d.export.sample_options import SampleOptions
+from nerfstudio_gan3d.export.seen_colors import seen_colors
 from nerfstudio_gan3d.export.sheets import Studio, check_codes, plan
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.run import Run, load_run
@@ -46,8 +55,9 @@ def mesh(options: MeshOptions) -> str:
         )
         if given is not None:
             request = given.asked(request)
+        scene = run.scene(request)
         found = extract_mesh(
-            run.scene(request),
+            scene,
             options.resolution,
             options.level,
             options.color,
@@ -57,7 +67,11 @@ def mesh(options: MeshOptions) -> str:
             extraction=options.extraction,
             normals=options.normals,
             texture=options.texture,
+            triangles=options.triangles,
+            seen=seen_colors(run, scene) if options.color_from == "views" else None,
         )
+        if options.up != "y" or options.longest_side is not None:
+            found = placed(found, options.up, options.longest_side)
         write_mesh(found, file)
         told.append(f"{file}: {describe(found)}")
     if options.to_seed is None:
@@ -82,9 +96,10 @@ def class_palette(run: Run) -> Palette:
 def sample(options: SampleOptions) -> str:
     """Renders samples to a grid, a video, or one file per seed; returns a sentence about them.
 
-    Beside a file ``NAME.png`` or ``NAME.mp4`` stands ``NAME.json``, in a folder ``samples.json``:
-    run and checkpoint, seeds, truncation, label maps, cameras, and the command that writes the same
-    again. The latents w, or the images, lie in a file with the ending ``.npz`` beside it.
+    Beside a file ``NAME.png``, ``NAME.mp4`` or ``NAME.gif`` stands ``NAME.json``, in a folder
+    ``samples.json``: run and checkpoint, seeds, truncation, label maps, cameras, and the command
+    that writes the same again. The latents w, or the images, lie in a file with the ending
+    ``.npz`` beside it.
 
     Raises:
         ValueError: If the run cannot be loaded or has not what options ask for, or a file cannot be
@@ -94,17 +109,21 @@ def sample(options: SampleOptions) -> str:
     outputs = parse_outputs(options.outputs)
     check_seedless(run, options)
     inputs = chosen_inputs(run, options)
-    few = inputs or options.grid is not None
+    few = inputs or options.grid is not None or options.truncations is not None
     seeds = parse_seeds(options.seeds or (LABELLED_SEEDS if few else SEEDS))
     rows = plan(run, options, inputs, seeds)
-    studio = Studio(run, outputs, options.size)
-    if options.one_file:
-        studio.write(rows, options.output)
-        files = [options.output]
-        record = options.output.with_suffix(".json")
-    else:
-        files = studio.write_each(rows, options.output, ".mp4" if options.is_video else ".png")
-        record = options.output / "samples.json"
+    side = options.size or run.settings.image_resolution
+    over = None if options.over is None else photo_square(options.over, side)
+    total = sum(len(cell.cameras) for row in rows for cell in row.cells)
+    with views_bar(total) as seen:
+        text = partial(picture_text, run, options)
+        studio = Studio(run, outputs, options.size, over, text, seen)
+        if options.one_file:
+            files = studio.write(rows, options.output)
+            record = options.output.with_suffix(".json")
+        else:
+            files = studio.write_each(rows, options.output, ".mp4" if options.is_video else ".png")
+            record = options.output / "samples.json"
     write_record(run, options, inputs, rows, files, record)
     views = len(rows[0].cells[0].cameras)
     if takes_images(run):
@@ -114,6 +133,8 @@ def sample(options: SampleOptions) -> str:
     made.append(f"{_many(len(seeds), 'seed')} from {_many(views, 'view')}")
     if options.interpolate is not None:
         made[-1] = f"{_many(len(seeds), 'seed')}, {options.interpolate} over {views} frames"
+    if options.truncations is not None:
+        made[-1] += f" at {_many(len(rows[0].cells), 'truncation')}"
     if options.grid is not None:
         looks = _many(len(rows[0].cells), "appearance")
         made[-1] = f"{_many(len(rows), 'shape')} in {looks} from {_many(views, 'view')}"

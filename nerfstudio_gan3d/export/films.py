@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nerfstudio_gan3d.export.options import PictureOutput
+from nerfstudio_gan3d.export.outputs import SampleOutput
 from nerfstudio_gan3d.export.pictures import block, tiles
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.run import Run
@@ -30,14 +30,15 @@ def film(
     run: Run,
     keys: Sequence[SceneRequest],
     cameras: Float[Tensor, "f 25"],
-    outputs: Sequence[PictureOutput],
+    outputs: Sequence[SampleOutput],
     size: int | None = None,
+    over: UInt8[np.ndarray, "side side 3"] | None = None,
 ) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """One frame a camera, outputs side by side: the Scene of one key, or the way through several
-    with the first and the last key at its ends."""
+    with the first and the last key at its ends; ``over`` as in `tiles`."""
     scene = run.scene(keys[0])
     last = max(len(cameras) - 1, 1)
     for index, camera in enumerate(cameras.split(1)):
         if len(keys) > 1:
             scene = run.scene(between(keys, index * (len(keys) - 1) / last))
-        yield block(tiles(run, scene, camera, outputs, size))
+        yield block(tiles(run, scene, camera, outputs, size, over))

@@ -20,9 +20,11 @@ from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.data.label_maps import read_label_maps
 from nerfstudio_gan3d.data.layout import DEPTH_ENDING
 from nerfstudio_gan3d.data.palettes import class_colours, colorize
+from nerfstudio_gan3d.data.prepare import centre_square
 from nerfstudio_gan3d.data.resize import resize_image, resize_label_map
 from nerfstudio_gan3d.data.sample_data import bundled_cars
-from nerfstudio_gan3d.export.options import SampleOptions, parse_images, parse_inputs
+from nerfstudio_gan3d.export.number_lists import parse_images, parse_inputs
+from nerfstudio_gan3d.export.sample_options import SampleOptions
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import LabelView, SceneRequest
 from nerfstudio_gan3d.models.g3dr import G3drModelConfig
@@ -35,6 +37,7 @@ SEED_OPTIONS = (
     "seed",
     "seeds",
     "truncation",
+    "truncations",
     "to_seed",
     "appearance_seed",
     "appearance_seeds",
@@ -211,6 +214,14 @@ def photo_view(file: Path, depth: Path, settings: G3drModelConfig) -> ImageView:
     photo = read_photo(content_of(file), str(file))
     values = read_depth(content_of(depth), str(depth))
     return make_view(photo, values, settings.image_resolution, settings.depth_range)
+
+
+def photo_square(file: Path, side: int) -> UInt8[np.ndarray, "{side} {side} 3"]:
+    """The largest square in the middle of a photograph, upright; raises DataError if it cannot be
+    read."""
+    pixels = read_photo(content_of(file), str(file)).pixels
+    height, width = pixels.shape[:2]
+    return resize_image(pixels[centre_square(height, width).clipped(height, width)], side)
 
 
 def depth_beside(file: Path) -> Path | None:

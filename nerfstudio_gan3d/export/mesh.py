@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import trimesh
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from trimesh.exchange.gltf import export_glb
 from trimesh.exchange.obj import export_obj
 from trimesh.visual import ColorVisuals, TextureVisuals
@@ -19,7 +20,9 @@ from nerfstudio_gan3d.data.palettes import Palette, colorize
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.grid import POINTS_PER_QUERY, density_grid, surface
 from nerfstudio_gan3d.export.level import LONGEST_RAY, surface_level
+from nerfstudio_gan3d.export.mesh_shape import decimated
 from nerfstudio_gan3d.export.multires import coarse_stride, refined_surface
+from nerfstudio_gan3d.export.seen_colors import SeenColors
 from nerfstudio_gan3d.export.texture import texture_of, textured
 from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.scene import Scene
@@ -116,6 +119,8 @@ def extract_mesh(
     extraction: Literal["multires", "dense"] = "multires",
     normals: Literal["gradient", "faces"] = "gradient",
     texture: int = 0,
+    triangles: int | None = None,
+    seen: SeenColors | None = None,
 ) -> trimesh.Trimesh:
     """The surface of one Scene, object-world units, y up.
 
@@ -134,10 +139,15 @@ def extract_mesh(
         normals: Those of the vertices: `vertex_normals`, or the means of the triangles' normals.
         texture: Side in texels of a texture that takes the place of the vertices' colours; 0 makes
             none.
+        triangles: The most triangles; None keeps all that marching cubes finds. Normals, colours
+            and textures are those of the surface that is left.
+        seen: Pictures of the Scene whose colours rgb takes where they show the surface; None takes
+            the field's everywhere.
 
     Raises:
         ValueError: If there is no surface at the level, no level at which there is one, the Scene
-            has no such classes, or a texture is to have no colours.
+            has no such classes, a texture is to have no colours, or the surface cannot be made of
+            so few triangles.
     """
     if color == "labels" and not palette:
         raise ValueError("color labels: give the palette, one colour a class")
@@ -158,6 +168,8 @@ def extract_mesh(
     if largest_component:
         mesh = largest_part(mesh)
     mesh.metadata[f"{found.volume}_level"] = found.value
+    if triangles is not None:
+        mesh = decimated(mesh, triangles, scene.bounds.box)
     outwards = mesh.vertex_normals
     if normals == "gradient":
         outwards = vertex_normals(scene, mesh, device)
@@ -165,13 +177,15 @@ def extract_mesh(
     def class_colors(positions: NDArray[np.floating]) -> NDArray[np.uint8]:
         return colorize(vertex_labels(scene, positions, len(palette), device)[None], palette)[0]
 
+    rgb = partial(vertex_colors, scene, device=device)
+    if seen is not None and color == "rgb":
+        rgb = partial(_mixed_colors, scene, seen, KDTree(mesh.vertices), outwards, device)
     if texture and color == "rgb":
-        rgb = partial(vertex_colors, scene, device=device)
         return textured(mesh, outwards, texture, rgb)
     if texture:
         return textured(mesh, outwards, texture, class_colors, "labels")
     if color == "rgb":
-        colors = vertex_colors(scene, mesh.vertices, device)
+        colors = rgb(np.asarray(mesh.vertices))
         mesh.visual = ColorVisuals(mesh, vertex_colors=colors)
     elif color == "labels":
         ids = vertex_labels(scene, mesh.vertices, len(palette), device)
@@ -181,22 +195,42 @@ def extract_mesh(
     return mesh
 
 
+def _mixed_colors(
+    scene: Scene,
+    seen: SeenColors,
+    vertices: KDTree,
+    normals: NDArray[np.floating],
+    device: torch.device | str,
+    positions: NDArray[np.floating],
+) -> NDArray[np.uint8]:
+    """`SeenColors.mixed` at positions, with the normals of the nearest vertices."""
+    nearest = vertices.query(positions)[1]
+    return seen.mixed(positions, normals[nearest], vertex_colors(scene, positions, device))
+
+
 def describe(mesh: trimesh.Trimesh) -> str:
     """Size of an extracted mesh and which surface it is, in words."""
     told = f"{len(mesh.vertices)} vertices, {len(mesh.faces)} triangles"
+    if "triangles_before" in mesh.metadata:
+        told = f"{told} of {mesh.metadata['triangles_before']}"
+    if "opened" in mesh.metadata:
+        told = f"{told} (no longer closed; more triangles may keep it closed)"
     texture = texture_of(mesh)
     if texture is not None:
         told = f"{told}, texture of {texture.width} x {texture.height} texels"
     (volume,) = (name for name in ("density", "occupancy") if f"{name}_level" in mesh.metadata)
-    return f"{told}, surface at {volume} {mesh.metadata[f'{volume}_level']:.4g}"
+    told = f"{told}, surface at {volume} {mesh.metadata[f'{volume}_level']:.4g}"
+    if "longest_side" in mesh.metadata:
+        told = f"{told}, longest side {mesh.metadata['longest_side']:.4g}"
+    return told
 
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Writes PLY (binary), OBJ or GLB by the ending of ``path``, replacing a file as a whole.
 
     Colours are those of the images (sRGB) in PLY, OBJ and textures; glTF defines vertex colours as
-    linear light, so they are converted for GLB. All formats keep the object world's axes, y up with
-    the front towards +z, which is also glTF's convention. Class ids, where vertices have them, are
+    linear light, so they are converted for GLB. The axes are the mesh's; those of the object world,
+    y up with the front towards +z, are also glTF's. Class ids, where vertices have them, are
     the integer property ``label`` of PLY. Textures lie in the GLB file, or beside an OBJ file:
     ``NAME.obj`` comes with ``NAME.mtl`` and ``NAME_texture.png``.
 

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from nerfstudio_gan3d.data.decode import RELATIVE_SCALE
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.options import PictureOutput
+from nerfstudio_gan3d.export.outputs import PICTURE_OUTPUTS, PictureOutput, SampleOutput
+from nerfstudio_gan3d.export.transparency import straight_colours, to_bytes
 from nerfstudio_gan3d.models.g3dr import G3drModelConfig
 from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
 
+Picture = UInt8[np.ndarray, "_h _w c"] | UInt16[np.ndarray, "_h _w c"]
+"""RGB, RGBA with straight alpha, or grey of 8 or 16 bits (C = 1)."""
 GAP = 2
-"""White pixels between the tiles of a grid."""
+"""Pixels between the tiles of a grid: white, or nothing (0) where a picture has a value for it."""
 DEPTH_COLORS = "viridis"
 """Colour map of depth, perceptually uniform: near is bright, far is dark."""
 FIRST_AZIMUTH_DEG = 30.0
@@ -57,31 +64,66 @@ def color_depth(
     return np.where(accumulation.cpu().numpy() > 0.5, colored, 255).astype(np.uint8)
 
 
+def relative_depth(
+    depth: Float[Tensor, "v h w 1"],
+    accumulation: Float[Tensor, "v h w 1"],
+    limits: tuple[float, float],
+) -> UInt16[np.ndarray, "v h w 1"]:
+    """Depth of the foreground in 16 bits: ``(depth - near) / (far - near) * 65536`` within 1 to
+    65535, so that small is near; 0 where the foreground covers less than half of a pixel."""
+    near, far = limits
+    share = ((depth.double() - near) / (far - near)).cpu().numpy()
+    values = np.rint(share * RELATIVE_SCALE).clip(1, RELATIVE_SCALE - 1)
+    return np.where(accumulation.cpu().numpy() > 0.5, values, 0).astype(np.uint16)
+
+
 def tiles(
     run: Run,
     scene: Scene,
     labels: Float[Tensor, "v 25"],
-    outputs: Sequence[PictureOutput],
+    outputs: Sequence[SampleOutput],
     size: int | None = None,
-) -> dict[PictureOutput, UInt8[np.ndarray, "v h w 3"]]:
-    """Pictures of one Scene (B = 1) from V cameras: for each output an RGB picture per camera.
+    over: UInt8[np.ndarray, "side side 3"] | None = None,
+) -> dict[SampleOutput, np.ndarray]:
+    """Pictures of one Scene (B = 1) from V cameras: for each output ``[V, H, W, C]``.
 
     The foreground stands before white, depth is coloured (`color_depth`), accumulation is grey,
-    labels have exactly the colours of their classes.
+    labels have exactly the colours of their classes; all of these are RGB. rgba has the
+    foreground's own colours and alpha, matte one channel, and depth16 `relative_depth`.
+
+    Args:
+        run: Of the Scene.
+        scene: The Scene.
+        labels: Cameras.
+        outputs: What is shown.
+        size: Side of the pictures in pixels; None is the size that the run was trained for.
+        over: Stands behind the foreground in rgb in place of the Scene's own background.
     """
-    found = run.render(scene, labels, [*outputs, "accumulation", "depth"], size)
-    pictures: dict[PictureOutput, np.ndarray] = {}
+    wanted: list[PictureOutput] = [name for name in PICTURE_OUTPUTS if name in outputs]
+    found = run.render(scene, labels, [*wanted, "foreground", "accumulation", "depth"], size)
+    geometry = found["depth"], found["accumulation"], depth_range(run)
+    alpha, foreground = (found[name].cpu().numpy() for name in ("accumulation", "foreground"))
+    pictures: dict[SampleOutput, np.ndarray] = {}
     for name in outputs:
         if name == "depth":
-            colored = color_depth(found["depth"], found["accumulation"], depth_range(run))
+            pictures[name] = color_depth(*geometry)
+        elif name == "depth16":
+            pictures[name] = relative_depth(*geometry)
+        elif name == "matte":
+            pictures[name] = to_bytes(alpha)
+        elif name == "rgba":
+            pictures[name] = to_bytes(straight_colours(foreground, alpha))
+        elif name == "rgb" and over is not None:
+            # The foreground was rendered before white, of which (1 - alpha) shines through.
+            behind = over.astype(np.float32) / 255
+            pictures[name] = to_bytes(foreground + (1 - alpha) * (behind - 1))
         else:
-            values = found[name].clamp(0, 1).mul(255).round().cpu().numpy().astype(np.uint8)
-            colored = np.broadcast_to(values, (*values.shape[:-1], 3))
-        pictures[name] = colored
+            values = to_bytes(found[name].cpu().numpy())
+            pictures[name] = np.broadcast_to(values, (*values.shape[:-1], 3))
     return pictures
 
 
-def block(pictures: dict[PictureOutput, np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
+def block(pictures: Mapping[Any, np.ndarray]) -> Picture:
     """All pictures of one Scene: outputs side by side, or one output a row if there are several
     views."""
     rows = [list(views) for views in pictures.values()]
@@ -90,7 +132,7 @@ def block(pictures: dict[PictureOutput, np.ndarray]) -> UInt8[np.ndarray, "h w 3
     return _join([_join(row, axis=1) for row in rows], axis=0)
 
 
-def grid(blocks: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "rows columns 3"]:
+def grid(blocks: Sequence[Picture]) -> Picture:
     """Blocks of equal size, row by row, in the arrangement that comes closest to a square."""
     height, width = blocks[0].shape[:2]
 
@@ -99,7 +141,7 @@ def grid(blocks: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "row
         return abs(math.log(columns * width / (rows * height)))
 
     columns = min(range(1, len(blocks) + 1), key=shape_of)
-    blank = np.full_like(blocks[0], 255)
+    blank = np.full_like(blocks[0], _blank(blocks[0]))
     missing = -len(blocks) % columns
     padded = [*blocks, *[blank] * missing]
     rows = [padded[start : start + columns] for start in range(0, len(padded), columns)]
@@ -119,10 +161,37 @@ def table(
     return _join(lines, axis=0)
 
 
-def write_png(picture: UInt8[np.ndarray, "h w 3"], path: Path) -> None:
-    """Writes a picture, replacing a file as a whole; raises ValueError if ``path`` is a folder."""
-    with replaced(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+def stack(rows: Sequence[Sequence[Picture]]) -> Picture:
+    """Rows of blocks of equal size, below each other."""
+    return _join([_join(row, axis=1) for row in rows], axis=0)
+
+
+def write_png(
+    picture: Picture,
+    path: Path,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a picture, replacing a file as a whole; raises ValueError if ``path`` is a folder.
+
+    Args:
+        picture: The picture.
+        path: The file.
+        text: What the file says of itself (tEXt, or iTXt beyond Latin letters), by keyword.
+    """
+    write_pngs({path: picture}, {path: text or {}})
+
+
+def write_pngs(pictures: Mapping[Path, Picture], texts: Mapping[Path, Mapping[str, str]]) -> None:
+    """The same for several pictures that belong together: none of the files changes before all are
+    written."""
+    with ExitStack() as stack:
+        for path, picture in pictures.items():
+            temporary = stack.enter_context(replaced(path))
+            info = PngInfo()
+            for keyword, value in texts[path].items():
+                info.add_text(keyword, value)
+            flat = picture[..., 0] if picture.shape[-1] == 1 else picture
+            Image.fromarray(np.ascontiguousarray(flat)).save(temporary, format="PNG", pnginfo=info)
 
 
 def write_video(
@@ -138,7 +207,7 @@ def write_video(
     if not mediapy.video_is_available():
         raise ValueError(
             "writing a video needs the program ffmpeg, which is not on the PATH; install it "
-            "(Debian: apt-get install ffmpeg), or write pictures instead"
+            "(Debian: apt-get install ffmpeg), or write a GIF or pictures instead"
         )
     first = _even(next(frames))
     with (
@@ -152,6 +221,31 @@ def write_video(
             writer.add_image(_even(frame))
 
 
+def write_gif(
+    frames: Iterator[UInt8[np.ndarray, "h w 3"]], path: Path, frames_per_second: int = 25
+) -> None:
+    """Writes frames as an animation (GIF) without end, replacing a file as a whole.
+
+    Every frame has a palette of 256 colours of its own. GIF counts hundredths of a second, so that
+    24 frames a second cannot be had; frames that do not change are shown once, for longer.
+
+    Raises:
+        ValueError: If ``path`` is a folder.
+    """
+    drawn = (Image.fromarray(frame).quantize(256) for frame in frames)
+    # The first frame is made before a file is begun: whatever cannot be rendered leaves none.
+    first = next(drawn)
+    with replaced(path) as temporary:
+        first.save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=drawn,
+            duration=1000 // frames_per_second,
+            loop=0,
+        )
+
+
 def _even(frame: np.ndarray) -> np.ndarray:
     """The frame with a white row or column where its sides are odd: the usual pixel format needs
     even ones."""
@@ -160,12 +254,17 @@ def _even(frame: np.ndarray) -> np.ndarray:
 
 
 def _join(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Pictures in a row (axis 1) or a column (axis 0) with white gaps."""
+    """Pictures in a row (axis 1) or a column (axis 0) with gaps."""
     parts = []
     for picture in pictures:
         if parts:
             shape = list(picture.shape)
             shape[axis] = GAP
-            parts.append(np.full(shape, 255, np.uint8))
+            parts.append(np.full(shape, _blank(picture), picture.dtype))
         parts.append(np.asarray(picture))
     return np.concatenate(parts, axis=axis)
+
+
+def _blank(picture: np.ndarray) -> int:
+    """What stands where no tile is: white in RGB, nothing in pictures that can say so."""
+    return 255 if picture.shape[-1] == 3 else 0

@@ -31,6 +31,9 @@ from nerfstudio_gan3d.export.pictures import (
 )
 from nerfstudio_gan3d.export.reconstruct_options import ReconstructOptions, SceneOptions
 from nerfstudio_gan3d.export.record import command_line, described
+from nerfstudio_gan3d.export.splat_files import write_splats
+from nerfstudio_gan3d.export.splat_views import scene_views, splat_psnr, surroundings
+from nerfstudio_gan3d.export.splats import TRAINING_VIEWS, Splats, make_splats
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.g3dr import G3drModel, G3drModelConfig
@@ -90,6 +93,11 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         mesh = scene_mesh(run, scene, options.resolution, options.behind)
         write_mesh(mesh, file)
         told.append(f"{file}: {describe(mesh)}")
+    if options.splats != "none":
+        file = options.output / f"splats.{options.splats}"
+        splats, alike = scene_splats(run, scene, options.behind)
+        write_splats(splats, file, comments=[f"made by {made_of['command']}"])
+        told.append(f"{file}: {len(splats)} splats, PSNR {alike:.1f} dB from held-out views")
     if options.run:
         folder = options.output / "run"
         write_scene_run(run, view, folder)
@@ -169,17 +177,34 @@ def _views(
     return f"{sheet}: {len(cameras)} views"
 
 
-def scene_mesh(run: Run, scene: Scene, resolution: int, behind: float | None) -> trimesh.Trimesh:
-    """The Scene's surface; of what lies no farther ``behind`` the origin (half sides of the box)
-    its largest part, where that is given.
+def scene_splats(run: Run, scene: Scene, behind: float | None) -> tuple[Splats, float]:
+    """The Scene as splats, without what lies farther ``behind`` the origin (half sides of the box)
+    where that is given, and how alike both look from held-out views, dB.
 
     Raises:
         ValueError: If there is no surface, or none is left.
     """
-    mesh = extract_mesh(scene, resolution, device=run.device)
+    around, settings = surroundings(run.settings), run.generator.settings
+    limit = None if behind is None else -behind * scene.bounds.box[2] / 2
+    cameras = around.training(TRAINING_VIEWS)
+    splats = make_splats(scene, settings, cameras, behind=limit, device=run.device)
+    cameras = around.held_out().to(run.device)
+    pictures = scene_views(scene, settings, cameras, behind=limit)
+    return splats, float(splat_psnr(splats, cameras, pictures).mean())
+
+
+def scene_mesh(run: Run, scene: Scene, resolution: int, behind: float | None) -> trimesh.Trimesh:
+    """The Scene's surface, with ``resolution`` cells along the box's depth; of what lies no farther
+    ``behind`` the origin (half sides of the box) its largest part, where that is given.
+
+    Raises:
+        ValueError: If there is no surface, or none is left.
+    """
+    sides = scene.bounds.box
+    mesh = extract_mesh(scene, round(resolution * max(sides) / sides[2]), device=run.device)
     if behind is None:
         return mesh
-    limit = -behind * scene.bounds.box[2] / 2
+    limit = -behind * sides[2] / 2
     kept = (mesh.triangles[:, :, 2] > limit).all(1)
     if not kept.any():
         raise ValueError(f"--behind is {behind}; nothing of the surface lies before it")

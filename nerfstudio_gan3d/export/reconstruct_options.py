@@ -40,11 +40,13 @@ class SceneOptions:
     mesh: Literal["none", "ply", "obj", "glb"] = "glb"
     """Format of the mesh."""
     resolution: int = 128
-    """Cells of the mesh's grid along a side of the box."""
+    """Cells of the mesh's grid along the box's depth."""
+    splats: Literal["none", "ply", "splat"] = "ply"
+    """Format of the 3D Gaussians."""
     behind: float | None = None
-    """Leave out of the mesh what lies farther than this behind the origin, in half sides of the
-    box, and keep the largest part of the rest: 0.6 parts the bundled cars from what is behind
-    them."""
+    """Leave out of mesh and splats what lies farther than this behind the origin, in half sides of
+    the box, and keep of the mesh the largest part of the rest: 0.6 parts the bundled cars from what
+    is behind them."""
     run: bool = True
     """Write a run that opens in ns-viewer, ns-render and ns-export with this Scene."""
 

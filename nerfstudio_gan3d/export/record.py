@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles
+from nerfstudio_gan3d.data.decode import RELATIVE_SCALE
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.inputs import Input, takes_images
-from nerfstudio_gan3d.export.options import SampleOptions, parse_outputs
+from nerfstudio_gan3d.export.outputs import parse_outputs
 from nerfstudio_gan3d.export.pictures import DEPTH_COLORS, depth_range
+from nerfstudio_gan3d.export.sample_options import SampleOptions, parse_truncations
 from nerfstudio_gan3d.export.sheets import Row
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import LabelView, SceneRequest, request_latents
@@ -52,6 +54,8 @@ def write_record(
     if not takes_images(run):
         content["seeds"] = list(dict.fromkeys(one.seed for one in requests))
         content["truncation"] = options.truncation
+        if options.truncations is not None:
+            content["truncation"] = parse_truncations(options.truncations)
     content |= {
         "outputs": list(outputs),
         "size": options.size or run.settings.image_resolution,
@@ -76,6 +80,11 @@ def write_record(
     if "depth" in outputs:
         near, far = depth_range(run)
         content["depth_colors"] = {"map": DEPTH_COLORS, "bright_at": near, "dark_at": far}
+    if "depth16" in outputs:
+        near, far = depth_range(run)
+        content["depth16"] = {"near": near, "far": far, "steps": RELATIVE_SCALE, "nothing": 0}
+    if options.over is not None:
+        content["over"] = str(options.over)
     with replaced(record) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     with replaced(record.with_suffix(".npz")) as temporary:
@@ -115,14 +124,19 @@ def _arrays(
 
 def command_line(name: str, options: Any) -> str:
     """The `gan3d` command with these options, those that have their default values left out."""
-    words = ["gan3d", name]
+    words, positional = ["gan3d", name], []
     for item in dataclasses.fields(options):
         value = getattr(options, item.name)
         if value == item.default:
             continue
-        flag = f"--{item.name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
+        flag = item.name.replace("_", "-")
+        if str(item.type).startswith("Positional"):
+            positional.append(str(value))
+        elif isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple):
+            words += [f"--{flag}", *map(str, value)]
         else:
-            words += [flag, str(value)]
-    return shlex.join(words)
+            words += [f"--{flag}", str(value)]
+    # Before options: one with a variable number of values would take them, too.
+    return shlex.join([*words[:2], *positional, *words[2:]])

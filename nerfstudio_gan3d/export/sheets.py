@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +13,23 @@ from torch import Tensor
 from nerfstudio_gan3d.export.films import film
 from nerfstudio_gan3d.export.inputs import Input, input_picture, takes_images
 from nerfstudio_gan3d.export.number_lists import parse_levels, parse_seeds
-from nerfstudio_gan3d.export.options import PictureOutput, SampleOptions
+from nerfstudio_gan3d.export.outputs import PICTURE_OUTPUTS, SampleOutput, files_of
 from nerfstudio_gan3d.export.pictures import (
     ELEVATION_DEG,
-    GAP,
     azimuths,
     block,
+    depth_range,
     grid,
+    stack,
     table,
     tiles,
+    write_gif,
     write_png,
+    write_pngs,
     write_video,
 )
+from nerfstudio_gan3d.export.sample_options import SampleOptions, parse_truncations
+from nerfstudio_gan3d.export.transparency import spread_colours
 from nerfstudio_gan3d.latents import SceneRequest, has_codes
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
 from nerfstudio_gan3d.run import Run
@@ -52,6 +57,8 @@ class Row:
     head: Input | None
     """The label map or image that stands before them."""
     cells: list[Cell]
+    line: bool = False
+    """Whether its cells stay in one line, because the columns mean something."""
 
 
 def plan(
@@ -62,7 +69,9 @@ def plan(
 
     With --interpolate labels there is one row, whose cells go through the label maps; with
     --interpolate appearance or shape each row has one cell, which goes through the seeds. With
-    --grid there is a row for each seed, and a column for each seed of the appearance.
+    --grid there is a row for each seed, and a column for each seed of the appearance. With
+    --truncations there is a row for each seed, or label map and seed, and a column for each of
+    them.
 
     Raises:
         ValueError: If the levels to mix do not depend on a seed, the run has no codes that options
@@ -102,12 +111,34 @@ def plan(
         keys = [request(head, seed) for seed in seeds]
         cameras = _cameras(run, options, head)
         before = "" if head is None else f"{head.name}_"
+        if options.truncations is not None:
+            rows += [_sweep(options.truncations, head, before, key, cameras) for key in keys]
+            continue
         if options.interpolate is not None:
             cells = [Cell(f"{before}seeds", _way(run, options, keys), cameras)]
         else:
             cells = [Cell(f"{before}seed{key.seed:04d}", [key], cameras) for key in keys]
         rows.append(Row(head, cells))
     return rows
+
+
+def _sweep(
+    truncations: str,
+    head: Input | None,
+    before: str,
+    key: SceneRequest,
+    cameras: Float[Tensor, "v 25"],
+) -> Row:
+    """One seed at all truncations."""
+    cells = [
+        Cell(
+            f"{before}seed{key.seed:04d}_truncation{value:g}",
+            [replace(key, truncation=value)],
+            cameras,
+        )
+        for value in parse_truncations(truncations)
+    ]
+    return Row(head, cells, line=True)
 
 
 def _image_row(run: Run, options: SampleOptions, head: Input) -> Row:
@@ -192,30 +223,65 @@ def mixed_levels(run: Run, options: SampleOptions) -> tuple[int, ...]:
     return decided
 
 
+def no_text(rows: Sequence[Row]) -> dict[str, str]:
+    """Says nothing of a picture."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Studio:
     """Renders rows of samples; ``outputs`` stand side by side, ``size`` is the side of each."""
 
     run: Run
-    outputs: tuple[PictureOutput, ...]
-    size: int | None
+    outputs: tuple[SampleOutput, ...]
+    size: int | None = None
+    over: UInt8[np.ndarray, "side side 3"] | None = None
+    """Stands behind the foreground in rgb; None is the Scenes' own background."""
+    text: Callable[[Sequence[Row]], dict[str, str]] = no_text
+    """What a picture's file says of the rows that it shows."""
+    seen: Callable[[int], None] = lambda views: None
+    """Is told of every few views that were rendered."""
 
-    def write(self, rows: Sequence[Row], file: Path) -> None:
-        """All in one file, by its ending a picture (png) or a video (mp4).
+    def write(self, rows: Sequence[Row], file: Path) -> list[Path]:
+        """All in one file, by its ending a picture (png) with its layers beside it (`files_of`), or
+        a video (mp4, gif); returns the files.
 
         Raises:
             ValueError: If the file cannot be written, or a request does not fit the model.
         """
         heads = [self.head(row.head) for row in rows if row.head is not None]
-        if file.suffix.lower() == ".png":
-            write_png(
-                _arranged(heads, [[self.picture(c) for c in row.cells] for row in rows]), file
-            )
-            return
+        ending = file.suffix.lower()
+        if ending == ".png":
+            return self._write_pictures(rows, heads, file)
         films = [[self.film(cell) for cell in row.cells] for row in rows]
         columns = [len(row) for row in films]
         frames = zip(*(one for row in films for one in row), strict=True)
-        write_video((_arranged(heads, _rows_of(frame, columns)) for frame in frames), file)
+        put = write_gif if ending == ".gif" else write_video
+        line = rows[0].line
+        put((_arranged(heads, _rows_of(frame, columns), line) for frame in frames), file)
+        return [file]
+
+    def _write_pictures(
+        self, rows: Sequence[Row], heads: Sequence[np.ndarray], file: Path
+    ) -> list[Path]:
+        groups = files_of(self.outputs, file)
+        shown = [[self.pictures(cell) for cell in row.cells] for row in rows]
+        pictures, texts = {}, {}
+        for path, names in groups.items():
+            blocks = [[block({name: one[name] for name in names}) for one in row] for row in shown]
+            # Label maps and images have neither transparency nor depth of their own here.
+            before = heads if names[0] in PICTURE_OUTPUTS else []
+            arranged = _arranged(before, blocks, rows[0].line)
+            pictures[path] = spread_colours(arranged) if names == ["rgba"] else arranged
+            texts[path] = self.text(rows) | self._depth_text(names)
+        write_pngs(pictures, texts)
+        return list(groups)
+
+    def _depth_text(self, names: Sequence[SampleOutput]) -> dict[str, str]:
+        if "depth16" not in names:
+            return {}
+        near, far = depth_range(self.run)
+        return {"Depth": f"{near!r} + value / 65536 * ({far!r} - {near!r}); 0 is nothing"}
 
     def write_each(self, rows: Sequence[Row], folder: Path, suffix: str) -> list[Path]:
         """Each sample in a file of its own, and each label map or image; returns the files of the
@@ -225,9 +291,11 @@ class Studio:
             if row.head is not None:
                 write_png(self.head(row.head), folder / f"{row.head.name}.png")
             for cell in row.cells:
+                alone = Row(row.head, [cell])
                 file = folder / f"{cell.name}{suffix}"
-                self.write([Row(None, [cell])], file)
-                files.append(file)
+                files += replace(self, text=lambda _, alone=alone: self.text([alone])).write(
+                    [Row(None, [cell])], file
+                )
         return files
 
     def head(self, given: Input) -> UInt8[np.ndarray, "side side 3"]:
@@ -235,14 +303,18 @@ class Studio:
         side = self.size or self.run.settings.image_resolution
         return input_picture(self.run, given.view, side)
 
-    def picture(self, cell: Cell) -> UInt8[np.ndarray, "h w 3"]:
-        """All views and outputs of one sample."""
+    def pictures(self, cell: Cell) -> dict[SampleOutput, np.ndarray]:
+        """All views and outputs of one sample, see `tiles`."""
         scene = self.run.scene(cell.keys[0])
-        return block(tiles(self.run, scene, cell.cameras, self.outputs, self.size))
+        found = tiles(self.run, scene, cell.cameras, self.outputs, self.size, self.over)
+        self.seen(len(cell.cameras))
+        return found
 
     def film(self, cell: Cell) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         """One frame a camera."""
-        return film(self.run, cell.keys, cell.cameras, self.outputs, self.size)
+        for frame in film(self.run, cell.keys, cell.cameras, self.outputs, self.size, self.over):
+            self.seen(1)
+            yield frame
 
 
 def _rows_of(blocks: Sequence[np.ndarray], columns: Sequence[int]) -> list[list[np.ndarray]]:
@@ -251,15 +323,13 @@ def _rows_of(blocks: Sequence[np.ndarray], columns: Sequence[int]) -> list[list[
     return [[next(rest) for _ in range(count)] for count in columns]
 
 
-def _arranged(heads: Sequence[np.ndarray], rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Rows behind their label maps or images, or below each other; one row is arranged as a
-    grid."""
+def _arranged(
+    heads: Sequence[np.ndarray], rows: Sequence[Sequence[np.ndarray]], line: bool
+) -> np.ndarray:
+    """Rows behind their label maps or images, or below each other; one row alone is arranged as a
+    grid, unless it is to stay a ``line``."""
     if heads:
         return table(heads, rows)
-    if len(rows) == 1:
+    if len(rows) == 1 and not line:
         return grid(rows[0])
-    edge = (0, GAP), (0, GAP), (0, 0)
-    lines = [
-        np.concatenate([np.pad(one, edge, constant_values=255) for one in row], 1) for row in rows
-    ]
-    return np.concatenate(lines)[:-GAP, :-GAP]
+    return stack(rows)

@@ -49,7 +49,9 @@ def splats(options: SplatOptions) -> str:
     given = one_input(run, options.given, *beside)
     if given is not None:
         request = given.asked(request)
-    around = surroundings(run)
+    # The sentence about runs that do not say where their cameras stand is there.
+    run.orbit([0.0])
+    around = surroundings(run.settings)
     scene, settings = run.scene(request).with_background(None), run.generator.settings
     start = time.perf_counter()
     found = make_splats(

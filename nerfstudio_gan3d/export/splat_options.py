@@ -30,10 +30,10 @@ class SplatOptions:
     """Truncation psi: 1 is off, 0 is the mean shape."""
     count: int = 4000
     """Splats that are put on the surface; those that nobody would see are left out of the file."""
-    size: float = 0.5
+    size: float = 0.8
     """Size of a splat along the surface before it is refined (one standard deviation), in mean
     distances to the four nearest others."""
-    refine_steps: int = 200
+    refine_steps: int = 240
     """Steps in which the splats learn to look like the sample; 0 computes them directly."""
     rasterizer: Literal["auto", "torch", "gsplat"] = "auto"
     """What draws the splats meanwhile: torch runs everywhere, gsplat needs a CUDA GPU; auto is

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -64,7 +65,7 @@ def refine_splats(
     *,
     with_colours: bool = True,
     rasterizer: Rasterizer = "auto",
-    shown_side: int | None = None,
+    shown_sides: Sequence[int] = (),
     seed: int = 0,
 ) -> Splats:
     """Splats after ``steps`` steps of Adam towards pictures; those that nobody would see are
@@ -80,9 +81,10 @@ def refine_splats(
         steps: 0 returns the splats as they are.
         with_colours: Whether colours may change; those of classes may not.
         rasterizer: torch, gsplat (CUDA) or auto, which is gsplat where the splats are on CUDA.
-        shown_side: Side in pixels of the pictures in which the splats shall look right; None is
-            that of the given ones. Viewers add a third of a pixel's width to every splat, which
-            is more of the object in smaller pictures.
+        shown_sides: Sides in pixels of the pictures in which the splats shall look right, one
+            after the other in turn; without any it is that of the given ones. Viewers add the
+            same part of a pixel to every splat, which closes gaps in small pictures and leaves
+            them open in large ones.
         seed: Of the views' order.
 
     Raises:
@@ -105,14 +107,14 @@ def refine_splats(
     groups = [{"params": [values], "lr": rates[name]} for name, values in free.items()]
     adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
     fall = torch.optim.lr_scheduler.ExponentialLR(adam, LAST_RATE ** (1 / steps))
-    low_pass = LOW_PASS * (1 if shown_side is None else pictures.shape[2] / shown_side) ** 2
-    made = _gsplat_look if chosen == "gsplat" else _torch_look
-    look = made(cameras, pictures, low_pass)
+    width = pictures.shape[2]
+    low_passes = [LOW_PASS * (width / side) ** 2 for side in shown_sides or (width,)]
+    look = (_gsplat_look if chosen == "gsplat" else _torch_look)(cameras, pictures)
     views = _views(len(cameras), 1 if chosen == "torch" else GPU_VIEWS, seed)
     highest = torch.tensor(LARGEST * size).log().item()
-    for _ in range(steps):
+    for step in range(steps):
         rows = views()
-        alike = look(_splats(free), rows) - pictures[rows]
+        alike = look(_splats(free), rows, low_passes[step % len(low_passes)]) - pictures[rows]
         dark, opacity = alike[..., :3], alike[..., 3:]
         loss = (dark - opacity).square().mean() + dark.square().mean() / 2
         adam.zero_grad()
@@ -152,34 +154,35 @@ def _views(count: int, at_once: int, seed: int) -> Callable[[], list[int]]:
     return following
 
 
-Look = Callable[[Splats, list[int]], Tensor]
+Look = Callable[[Splats, list[int], float], Tensor]
 
 
-def _torch_look(cameras: Tensor, pictures: Tensor, low_pass: float) -> Look:
+def _torch_look(cameras: Tensor, pictures: Tensor) -> Look:
     """Pictures of one view, [1, H, W, 4], by `rendering.splatting`.
 
     Splats move little from visit to visit: pairs are found anew at every few visits alone.
     """
     height, width = pictures.shape[1:3]
-    known: dict[int, tuple[Tensor, Tensor]] = {}
-    visits = [0] * len(cameras)
+    known: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+    visits: Counter[tuple[int, float]] = Counter()
 
-    def look(splats: Splats, rows: list[int]) -> Tensor:
+    def look(splats: Splats, rows: list[int], low_pass: float) -> Tensor:
         (row,) = rows
+        key = row, low_pass
         footprints = project_splats(splats, cameras[row : row + 1], height, width, low_pass)
-        if visits[row] % VISITS == 0:
+        if visits[key] % VISITS == 0:
             with torch.no_grad():
                 splat, pixel = splat_pixels(footprints, splats.opacities, height, width)
                 alpha = pair_opacity(footprints, splats.opacities, splat, pixel, width)
                 kept = unhidden(alpha, pixel, height * width, NEGLIGIBLE)
-                known[row] = splat[kept], pixel[kept]
-        visits[row] += 1
-        return composite(splats, footprints, *known[row], height, width)[None]
+                known[key] = splat[kept], pixel[kept]
+        visits[key] += 1
+        return composite(splats, footprints, *known[key], height, width)[None]
 
     return look
 
 
-def _gsplat_look(cameras: Tensor, pictures: Tensor, low_pass: float) -> Look:
+def _gsplat_look(cameras: Tensor, pictures: Tensor) -> Look:
     """Pictures of some views, [V, H, W, 4], by gsplat's CUDA kernels."""
     from gsplat import rasterization
 
@@ -188,7 +191,7 @@ def _gsplat_look(cameras: Tensor, pictures: Tensor, low_pass: float) -> Look:
     world2cam = torch.linalg.inv(cam2world)
     pixels = intrinsics * intrinsics.new_tensor([[width], [height], [1.0]])
 
-    def look(splats: Splats, rows: list[int]) -> Tensor:
+    def look(splats: Splats, rows: list[int], low_pass: float) -> Tensor:
         colours, opacity, _ = rasterization(
             splats.means,
             splats.quaternions,

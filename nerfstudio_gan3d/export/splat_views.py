@@ -11,11 +11,11 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
 from nerfstudio_gan3d.data.palettes import Palette
-from nerfstudio_gan3d.export.inputs import takes_images
 from nerfstudio_gan3d.metrics.reconstruction import psnr
+from nerfstudio_gan3d.models.g3dr import G3drModelConfig
+from nerfstudio_gan3d.models.scene_model import SceneModelConfig
 from nerfstudio_gan3d.rendering.renderer import RenderSettings, render
 from nerfstudio_gan3d.rendering.splatting import Splats, rasterize
-from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -64,17 +64,10 @@ class Surroundings:
         return self.cameras(count, turn=0.25)
 
 
-def surroundings(run: Run) -> Surroundings:
-    """Where the Scenes of a run are looked at from: all around; those made of images from about
-    where the images were seen.
-
-    Raises:
-        ValueError: If the run does not say where its cameras stand.
-    """
-    # The sentence about runs that do not say it is there.
-    run.orbit([0.0])
-    settings = run.settings
-    if takes_images(run):
+def surroundings(settings: SceneModelConfig) -> Surroundings:
+    """Where a model's Scenes are looked at from: all around, or, if they are made of images, from
+    about where these were seen."""
+    if isinstance(settings, G3drModelConfig):
         return Surroundings(
             settings.view_radius,
             settings.view_focal,

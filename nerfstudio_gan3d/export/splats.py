@@ -23,11 +23,13 @@ from nerfstudio_gan3d.scene import Scene
 
 __all__ = ["Splats", "make_splats", "quick_splats", "surface_splats"]
 
-DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_STEPS, DEFAULT_CELLS = 4000, 0.5, 200, 64
+DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_STEPS, DEFAULT_CELLS = 4000, 0.8, 240, 64
 QUICK_COUNT, QUICK_STEPS, QUICK_CELLS = 2500, 40, 40
 TRAINING_VIEWS, TRAINING_SIDE = 32, 96
 """Number and side in pixels of the pictures that splats are refined with. Larger ones cost more and
 teach little more."""
+SHOWN_SIDES = VIEW_SIDE, 512
+"""Sides of the pictures in which splats shall look right: small ones, and a viewer's."""
 QUICK_VIEWS, QUICK_SIDE = 10, 64
 """The same of `quick_splats`."""
 FLATNESS = 0.1
@@ -186,7 +188,7 @@ def make_splats(
         steps,
         with_colours=not palette,
         rasterizer=rasterizer,
-        shown_side=VIEW_SIDE,
+        shown_sides=SHOWN_SIDES,
         seed=seed,
     )
 

@@ -209,12 +209,25 @@ class ReconstructionObjective(nn.Module):
 
     def left_out(self) -> list[str]:
         """A sentence for each part of the published objective that is switched off."""
-        switches = {"lpips": "LPIPS", "clip": "CLIP", "depth": "depth", "opacity": "opacity"}
-        return [
+        switches = {
+            "rgb": "colour",
+            "depth": "depth",
+            "opacity": "opacity",
+            "depth_variation": "depth variation",
+            "lpips": "LPIPS",
+            "clip": "CLIP",
+        }
+        sentences = [
             f"model.losses.{name} = 0: this run trains without the {title} loss of G3DR."
             for name, title in switches.items()
             if getattr(self.losses, name) == 0
         ]
+        if self.novel.share == 0:
+            sentences.append(
+                "model.novel.share = 0: this run trains without the views from elsewhere of G3DR, "
+                "so that LPIPS, CLIP and depth variation judge nothing there."
+            )
+        return sentences
 
     def turn(self, step: int, seed: int) -> Turn:
         """What a step does: a pure function of seed, step and the share of training, so that all

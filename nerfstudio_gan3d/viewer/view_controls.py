@@ -4,7 +4,7 @@ at a time."""
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nerfstudio.viewer.control_panel import ControlPanel
     from nerfstudio.viewer.viewer import Viewer
 
-    from nerfstudio_gan3d.models.scene_model import SceneModelConfig
+    from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
     from nerfstudio_gan3d.viewer.splat_view import SplatView
 
 OUTPUTS = ("rgb", "foreground", "background", "depth", "accumulation", "normals")
@@ -158,7 +158,8 @@ class ViewControls(ViewerControl):
                 # It stands on exporters, which nothing that models import does.
                 from nerfstudio_gan3d.viewer.splat_view import SplatView, splat_maker
 
-                self._splats = SplatView(viewer, self.request, splat_maker(viewer.get_model()))
+                make = splat_maker(cast("SceneModel[Any, Any, Any]", model))
+                self._splats = SplatView(viewer, self.request, make)
         self._show_what_applies()
         self._add_panel(viewer, order + 0.25)
         viewer.viser_server.on_client_connect(self._greet)

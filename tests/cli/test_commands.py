@@ -144,9 +144,9 @@ def test_what_does_not_go_together_is_refused(
     trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["sample", "--load-config", trained, "--output"]
-    assert "ends in .png (.mp4 goes with --turntable)" in refuse(capsys, *words, "a.mp4")
+    assert "ends in .png (.mp4 and .gif go with --turntable)" in refuse(capsys, *words, "a.mp4")
     told = refuse(capsys, *words, "a.png", "--turntable")
-    assert "ends in .mp4 (.png goes without --turntable)" in told
+    assert "ends in .mp4 or .gif (.png goes without --turntable)" in told
     assert "--size is 5000" in refuse(capsys, *words, "a.png", "--size", 5000)
     Path("folder.png").mkdir()
     assert "is a folder" in refuse(capsys, *words, "folder.png")

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
+from trimesh.visual import ColorVisuals
 
 from nerfstudio_gan3d.export.mesh import extract_mesh
+from nerfstudio_gan3d.export.seen_colors import seen_colors
 from nerfstudio_gan3d.export.texture import texture_of
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.run import Run
@@ -74,6 +76,27 @@ def test_a_refined_mesh_is_that_of_the_whole_grid(
     assert refined.is_watertight
 
 
+def test_few_triangles_in_other_axes_and_another_unit(
+    trained: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["mesh", "--load-config", trained, "--output", "car.ply", "--resolution", 16]
+    words += ["--triangles", 100, "--up", "z", "--longest-side", 4.5, "--color-from", "views"]
+    told = succeed(capsys, *words)
+    scene = run.scene(SceneRequest())
+    expected = extract_mesh(scene, 16, triangles=100, seen=seen_colors(run, scene))
+    whole = len(extract_mesh(scene, 16).faces)
+    assert len(expected.faces) <= 100 < whole
+    assert f" {len(expected.faces)} triangles of {whole}" in told
+    assert told.rstrip().endswith("longest side 4.5")
+    found = reloaded(Path("car.ply"))
+    turned = np.asarray(expected.vertices)[:, [0, 2, 1]] * [1, -1, 1]
+    turned *= 4.5 / np.ptp(turned, axis=0).max()
+    np.testing.assert_allclose(found.vertices, turned, atol=1e-5)
+    assert isinstance(found.visual, ColorVisuals)
+    assert isinstance(expected.visual, ColorVisuals)
+    np.testing.assert_array_equal(found.visual.vertex_colors, expected.visual.vertex_colors)
+
+
 def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def told(*words: object, output: str = "a.glb") -> str:
         return refuse(capsys, "mesh", "--load-config", trained, "--output", output, *words)
@@ -84,4 +107,9 @@ def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixt
     assert "--steps without --to-seed" in told("--steps", 3)
     assert "--steps is 1; it must lie between 2 and 1000" in told("--to-seed", 3, "--steps", 1)
     assert "--to-seed is -1" in told("--to-seed", -1)
+    assert "--triangles is 3; a closed mesh has at least 4" in told("--triangles", 3)
+    assert "--up is z and --output is a.glb; glTF defines y as up" in told("--up", "z")
+    assert "--longest-side is 0.0; it must be a positive length" in told("--longest-side", 0)
+    views = "--color-from", "views", "--color", "none"
+    assert "--color-from views and --color none: views show rgb alone" in told(*views)
     assert not list(Path().iterdir())

@@ -15,6 +15,7 @@ from PIL import Image
 
 from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.export.reconstruct import around, scene_mesh
+from nerfstudio_gan3d.export.splat_files import read_splats
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.g3dr import G3drModel
 from nerfstudio_gan3d.run import Run, load_run
@@ -87,6 +88,13 @@ def test_everything_is_written(
     assert isinstance(mesh, trimesh.Trimesh)
     assert len(mesh.faces) > 0
     assert f"{out / 'mesh.glb'}: " in told
+    # What the browser or another program shows lies on the surface that the mesh is of.
+    splats = read_splats(out / "splats.ply")
+    assert f"{out / 'splats.ply'}: {len(splats)} splats" in told
+    inside = (splats.means.numpy() > mesh.bounds[0] - 0.1) & (
+        splats.means.numpy() < mesh.bounds[1] + 0.1
+    )
+    assert inside.all(axis=1).mean() > 0.95
     record = json.loads((out / "reconstruction.json").read_text())
     assert record["depth"] == str(photo.with_name("bird_depth.png"))
     assert record["depth_range"] == [NEAR, FAR]
@@ -97,7 +105,8 @@ def test_parts_can_be_left_out(
     g3dr: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    options = ["--frames", 0, "--mesh", "none", "--no-run", "--size", 24]
+    options = ["--frames", 0, "--mesh", "none", "--splats", "none", "--no-run"]
+    options += ["--size", 24]
     succeed(capsys, "reconstruct", photo, "--load-config", g3dr, "--output", out, *options)
     names = sorted(path.name for path in out.iterdir())
     views = [f"{kind}_{angle}.png" for kind in ("depth", "rgb") for angle in ("+0", "+20", "-20")]

@@ -109,23 +109,23 @@ def test_held_out_views_are_other_ones_within_the_same_limits():
         assert float(torch.rad2deg((seen[:, 1] / 1.9).asin()).min()) > -5
         assert float(torch.rad2deg((seen[:, 1] / 1.9).asin()).max()) < 50
     assert len(places[1]) == 20
-    assert float(torch.cdist(*places).min()) > 0.05
+    assert float(torch.cdist(places[0], places[1]).min()) > 0.05
 
 
 def test_a_ball_looks_like_itself_directly_and_better_refined():
     scene, cameras = ball(), AROUND.training(8)
     held_out = AROUND.held_out(4)
     pictures = scene_views(scene, SETTINGS, held_out)
-    common = {"count": 600, "resolution": 32, "side": 48}
-    direct = splat_psnr(
-        make_splats(scene, SETTINGS, cameras, steps=0, **common), held_out, pictures
+    direct, refined = (
+        splat_psnr(
+            make_splats(scene, SETTINGS, cameras, 600, 0.5, steps=steps, side=48, resolution=32),
+            held_out,
+            pictures,
+        )
+        for steps in (0, 40)
     )
-    refined = splat_psnr(
-        make_splats(scene, SETTINGS, cameras, steps=40, **common), held_out, pictures
-    )
-    assert float(direct.min()) > 22
-    assert float((refined - direct).min()) > 3
-    assert float(refined.min()) > 27
+    assert float(direct.min()) > 23
+    assert float(refined.min()) > 29
 
 
 def test_surfaces_are_found_alike():
@@ -195,7 +195,8 @@ def test_refinement_finds_colours_and_opacities_again_and_drops_what_nobody_sees
     gone = refine_splats(
         replace(splats, opacities=0.02 * splats.opacities), cameras, pictures * 0, 60
     )
-    assert len(gone) < len(splats) / 2
+    assert len(gone) == 0
+    assert bool(splat_psnr(gone, cameras, pictures * 0).isinf().all())
     assert refine_splats(splats, cameras, pictures, 0) is splats
 
 
@@ -216,9 +217,9 @@ def test_gsplat_draws_and_refines_as_torch_does():
     splats = known_splats()
     pictures = torch.stack([rasterize(splats, one, 48, 48) for one in cameras.split(1)])
     there = pictures.cuda()
-    drawn = _gsplat_look(cameras.cuda(), there, LOW_PASS)(splats.to("cuda"), list(range(8)))
+    drawn = _gsplat_look(cameras.cuda(), there)(splats.to("cuda"), list(range(8)), LOW_PASS)
     torch.testing.assert_close(drawn.cpu(), pictures, atol=2e-3, rtol=0)
-    again = _torch_look(cameras.cuda(), there, LOW_PASS)(splats.to("cuda"), [3])
+    again = _torch_look(cameras.cuda(), there)(splats.to("cuda"), [3], LOW_PASS)
     torch.testing.assert_close(again[0].cpu(), pictures[3], atol=2e-3, rtol=0)
     grey = replace(splats, colours=torch.full_like(splats.colours, 0.5))
     found = refine_splats(grey.to("cuda"), cameras.cuda(), there, 100, rasterizer="gsplat")

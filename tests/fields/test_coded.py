@@ -158,9 +158,9 @@ def test_levels_grow_from_coarse_to_fine() -> None:
         field.grow(share)
         torch.testing.assert_close(field.level_weights, torch.tensor(weights))
     ws, positions = torch.randn(1, field.num_ws, 8), torch.rand(1, 30, 3) - 0.5
-    whole = field.encode(field.prepare(ws), positions + 0.5)
+    whole = field.encode(field.mix(ws, field.level_weights), positions + 0.5)
     field.grow(0.25)
-    part = field.encode(field.prepare(ws), positions + 0.5)
+    part = field.encode(field.mix(ws, field.level_weights), positions + 0.5)
     factors = torch.tensor([1.0, 0.5, 0.0])[:, None]
     torch.testing.assert_close(part, whole * factors)
     with pytest.raises(ValueError, match="film"):

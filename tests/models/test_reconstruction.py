@@ -158,9 +158,12 @@ def test_terms_without_weight_are_left_out() -> None:
         objective.prepare()
         assert step(objective, generator, 1.0) == {"opacity": pytest.approx(1.0)}
     assert [sentence.split(" ")[0] for sentence in objective.left_out()] == [
-        f"model.losses.{name}" for name in ("lpips", "clip", "depth")
+        f"model.losses.{name}" for name in ("rgb", "depth", "depth_variation", "lpips", "clip")
     ]
     assert make_objective().left_out() == []
+    assert [sentence.split(":")[0] for sentence in make_objective(novel=0.0).left_out()] == [
+        "model.novel.share = 0"
+    ]
 
 
 def test_images_seen_count_all_processes() -> None:

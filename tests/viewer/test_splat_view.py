@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nerfstudio_gan3d.latents import SceneRequest
+from nerfstudio_gan3d.models.gan import GanModel
 from nerfstudio_gan3d.rendering.splatting import Splats
 from nerfstudio_gan3d.viewer import splat_view
 from nerfstudio_gan3d.viewer.splat_view import NODE, viewer_gaussians
@@ -92,7 +93,9 @@ def test_splats_follow_the_controls(
     running: tuple[Session, Browser, Maker, list[tuple[str, Any]]],
 ) -> None:
     session, browser, maker, sent = running
-    controls = session.viewer.get_model().controls
+    model = session.viewer.get_model()
+    assert isinstance(model, GanModel)
+    controls = model.controls
     browser.set("Seed", 3)
     session.rest()
     assert not sent
