@@ -100,7 +100,7 @@ def _check_call(name: str, pipeline: Any, needed: list[str]) -> None:
 def _load(name: str, precision: dict[str, torch.dtype]) -> Any:
     try:
         import diffusers
-        from diffusers.utils import is_accelerate_available
+        from diffusers.utils.import_utils import is_accelerate_available
     except ImportError as error:
         raise DataError(
             f"images are made of words by the package diffusers, which cannot be imported "
