@@ -162,7 +162,7 @@ def test_options_reach_their_function(
         (f"sample --load-config {CONFIG} --output a --seeds 5-2", "5-2"),
         (f"sample --load-config {CONFIG} --output a --outputs rgb,colour", "'colour'"),
         (f"sample --load-config {CONFIG} --output a --views 0", "--views is 0"),
-        (f"sample --load-config {CONFIG} --output a.mp4", ".mp4 goes with --turntable"),
+        (f"sample --load-config {CONFIG} --output a.mp4", ".mp4 and .gif go with --turntable"),
         (
             f"sample --load-config {CONFIG} --output a.png --interpolate appearance",
             ".png goes without --interpolate",

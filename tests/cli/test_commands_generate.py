@@ -40,6 +40,7 @@ def test_any_function_makes_the_image(g3dr: Path, tmp_path: Path) -> None:
         seed=5,
         frames=0,
         mesh="none",
+        splats="none",
         azimuths="0,15",
     )
     told = generate(options, maker=noise, depth=sideways)
@@ -75,7 +76,19 @@ def test_a_pipeline_and_a_depth_model_of_ones_own(
     command = ["generate", "--prompt", "a red car", "--load-config", g3dr, "--output", "out"]
     command += ["--pipeline", tmp_path / "pipeline", "--depth-model", tmp_path / "depth"]
     command += ["--steps", 1, "--guidance", 2, "--image-size", 24, "--seed", 3]
-    succeed(capsys, *command, "--azimuths", 0, "--frames", 0, "--mesh", "none", "--no-run")
+    succeed(
+        capsys,
+        *command,
+        "--azimuths",
+        0,
+        "--frames",
+        0,
+        "--mesh",
+        "none",
+        "--splats",
+        "none",
+        "--no-run",
+    )
     source = torch.Generator().manual_seed(3)
     settings = {"num_inference_steps": 1, "guidance_scale": 2.0, "height": 24, "width": 24}
     expected = pipeline("a red car", generator=source, **settings).images[0]
