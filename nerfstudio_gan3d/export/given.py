@@ -1,8 +1,10 @@
-"""What options say of the label map or image that a sample is made from; imports nothing heavy."""
+"""What several commands' options say alike: what a sample is made from, and which surface it has;
+imports nothing heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 KEPT_MAPS = 16
 """Label maps, or images, that a checkpoint keeps: `latents.STORED_MAPS` and
@@ -54,3 +56,34 @@ def check_given(
             )
     if file is not None and not file.is_file():
         raise ValueError(f"{option} is {file}; there is no such file.")
+
+
+def check_one_given(
+    number: int | Path | None,
+    own: Path | None,
+    depth: Path | None,
+    azimuth: float | None,
+    elevation: float | None,
+) -> None:
+    """`check_given` for --input, a number or a file, and --input-file, of which only one may be
+    there."""
+    if number is not None and own is not None:
+        raise ValueError("--input and --input-file: choose one of them.")
+    option = "--input" if isinstance(number, Path) else "--input-file"
+    check_given(option, own if number is None else number, depth, azimuth, elevation)
+
+
+def check_appearance_seed(seed: int | None) -> None:
+    """Raises ValueError for a seed that no latent has."""
+    if seed is not None and not 0 <= seed < 10**18:
+        raise ValueError(f"--appearance-seed is {seed}; it must lie between 0 and 10^18.")
+
+
+def check_surface(resolution: int, level: float | Literal["auto"]) -> None:
+    """Raises ValueError for a grid or a density that no surface is looked for with."""
+    if not 8 <= resolution <= 1024:
+        raise ValueError(f"--resolution is {resolution}; it must lie between 8 and 1024 cells.")
+    if level != "auto" and not 0.0 < level < float("inf"):
+        raise ValueError(
+            f"--level is {level}; it must be a positive density, or auto to choose one."
+        )

@@ -8,6 +8,11 @@ from typing import Literal
 
 from nerfstudio_gan3d.cli_options import check_truncation
 from nerfstudio_gan3d.export.given import KEPT_MAPS as KEPT_MAPS
+from nerfstudio_gan3d.export.given import (
+    check_appearance_seed,
+    check_one_given,
+    check_surface,
+)
 from nerfstudio_gan3d.export.given import check_given as check_given
 from nerfstudio_gan3d.export.outputs import PictureOutput as PictureOutput
 from nerfstudio_gan3d.export.outputs import parse_outputs as parse_outputs
@@ -92,14 +97,7 @@ class MeshOptions:
             raise ValueError(
                 f"--output is {self.output}; a mesh file must end in {', '.join(MESH_SUFFIXES)}."
             )
-        if not 8 <= self.resolution <= 1024:
-            raise ValueError(
-                f"--resolution is {self.resolution}; it must lie between 8 and 1024 cells."
-            )
-        if self.level != "auto" and not 0.0 < self.level < float("inf"):
-            raise ValueError(
-                f"--level is {self.level}; it must be a positive density, or auto to choose one."
-            )
+        check_surface(self.resolution, self.level)
         if self.color_from == "views" and self.color != "rgb":
             raise ValueError(
                 f"--color-from views and --color {self.color}: views show rgb alone; leave one out."
@@ -107,14 +105,9 @@ class MeshOptions:
         self._check_texture()
         self._check_shape()
         self._check_way()
-        if self.appearance_seed is not None and not 0 <= self.appearance_seed < 10**18:
-            raise ValueError(
-                f"--appearance-seed is {self.appearance_seed}; it must lie between 0 and 10^18."
-            )
-        if self.input is not None and self.input_file is not None:
-            raise ValueError("--input and --input-file: choose one of them.")
-        option = "--input" if isinstance(self.input, Path) else "--input-file"
-        check_given(option, self.given, self.depth, self.input_azimuth, self.input_elevation)
+        check_appearance_seed(self.appearance_seed)
+        beside = self.depth, self.input_azimuth, self.input_elevation
+        check_one_given(self.input, self.input_file, *beside)
 
     def _check_texture(self) -> None:
         if not self.texture:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from nerfstudio_gan3d.cameras import pixel_rays, split_labels
+from nerfstudio_gan3d.cameras import pixel_rays, project
 from nerfstudio_gan3d.export.splat_views import surroundings
 from nerfstudio_gan3d.rendering.renderer import RenderSettings, render
 from nerfstudio_gan3d.run import Run
@@ -58,11 +58,10 @@ class SeenColors:
     def _mixed(self, positions: Tensor, normals: Tensor, field: Tensor) -> np.ndarray:
         positions, normals, field = positions.float(), normals.float(), field.float() / 255
         total, weights = torch.zeros_like(field), field.new_zeros(len(field), 1)
-        poses, intrinsics = split_labels(self.cameras)
-        for picture, pose, matrix in zip(self.pictures, poses, intrinsics, strict=True):
-            away = positions - pose[:3, 3]
-            pixel = away @ pose[:3, :3] @ matrix.T
-            place = 2 * pixel[:, :2] / pixel[:, 2:] - 1
+        for picture, camera in zip(self.pictures, self.cameras.split(1), strict=True):
+            away = positions - camera[0, [3, 7, 11]]
+            place, ahead = (part[0] for part in project(camera, positions[None]))
+            place = 2 * place - 1
             shown = torch.nn.functional.grid_sample(
                 picture[None], place[None, None], align_corners=False
             )[0, :, 0].T  # [N, 5]
@@ -71,7 +70,7 @@ class SeenColors:
             squarely = -(away / distance * normals).sum(-1, keepdim=True)
             sees = (depth - distance).abs() < self.tolerance
             sees &= (opacity > 0.5) & (place.abs().amax(-1, keepdim=True) < 1)
-            weight = squarely.clamp(min=0).square() * (sees & (pixel[:, 2:] > 0))
+            weight = squarely.clamp(min=0).square() * (sees & (ahead[:, None] > 0))
             total += weight * rgb / opacity.clamp(min=0.5)
             weights += weight
         # Between seen and unseen places there is no seam.

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 from nerfstudio_gan3d.cli_options import check_truncation
-from nerfstudio_gan3d.export.options import check_given
+from nerfstudio_gan3d.export.given import (
+    check_appearance_seed,
+    check_one_given,
+    check_surface,
+)
 
 SPLAT_SUFFIXES = (".ply", ".splat")
 MOST_SPLATS = 2_000_000
@@ -95,24 +99,12 @@ class SplatOptions:
             )
         if self.rasterizer == "gsplat" and not self.refine_steps:
             raise ValueError("--rasterizer gsplat and --refine-steps 0: nothing is refined.")
-        if not 8 <= self.resolution <= 1024:
-            raise ValueError(
-                f"--resolution is {self.resolution}; it must lie between 8 and 1024 cells."
-            )
-        if self.level != "auto" and not 0.0 < self.level < float("inf"):
-            raise ValueError(
-                f"--level is {self.level}; it must be a positive density, or auto to choose one."
-            )
+        check_surface(self.resolution, self.level)
         if self.behind is not None and not -1 < self.behind < 1:
             raise ValueError(f"--behind is {self.behind}; it must lie between -1 and 1.")
-        if self.appearance_seed is not None and not 0 <= self.appearance_seed < 10**18:
-            raise ValueError(
-                f"--appearance-seed is {self.appearance_seed}; it must lie between 0 and 10^18."
-            )
-        if self.input is not None and self.input_file is not None:
-            raise ValueError("--input and --input-file: choose one of them.")
-        option = "--input" if isinstance(self.input, Path) else "--input-file"
-        check_given(option, self.given, self.depth, self.input_azimuth, self.input_elevation)
+        check_appearance_seed(self.appearance_seed)
+        beside = self.depth, self.input_azimuth, self.input_elevation
+        check_one_given(self.input, self.input_file, *beside)
         check_target("--output", self.output)
         if self.report is not None:
             check_target("--report", self.report)
