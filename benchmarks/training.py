@@ -51,7 +51,7 @@ from nerfstudio_gan3d.models.config import (
 )
 from nerfstudio_gan3d.models.eg3d import eg3d_tiny
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
-from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import LossConfig, ScheduleConfig
 from nerfstudio_gan3d.networks import discriminator, ops, stylegan2, superresolution
 from nerfstudio_gan3d.training.ema import ema_decay, update_ema
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig

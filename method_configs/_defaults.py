@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nerfstudio.configs.base_config import LoggingConfig, MachineConfig
 from nerfstudio.engine.schedulers import MultiStepSchedulerConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_gan3d.data.datamanager import GanDataManagerConfig
@@ -14,6 +17,32 @@ from nerfstudio_gan3d.training.optimizers import GanAdamConfig, GanRmsPropConfig
 from nerfstudio_gan3d.training.pipeline import GanPipelineConfig
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
 from nerfstudio_gan3d.viewer.settings import gan_viewer_config
+
+
+def trainer(
+    name: str,
+    pipeline: VanillaPipelineConfig,
+    optimizers: dict[str, dict[str, Any]],
+    *,
+    iterations: int,
+    tiny: bool,
+) -> GanTrainerConfig:
+    """A trainer whose machine and intervals suit a GPU, or with ``tiny`` two CPU cores."""
+    return GanTrainerConfig(
+        method_name=name,
+        machine=MachineConfig(device_type="cpu" if tiny else "cuda"),
+        logging=LoggingConfig(steps_per_log=20),
+        max_num_iterations=iterations,
+        steps_per_save=500 if tiny else 2000,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=500 if tiny else 2000,
+        steps_per_eval_all_images=0,
+        mixed_precision=False,
+        pipeline=pipeline,
+        optimizers=optimizers,
+        viewer=gan_viewer_config(),
+        vis="viewer",
+    )
 
 
 def specification(
@@ -35,18 +64,9 @@ def specification(
     and let the learning rates fall from 60 % of training on, which short runs gain most from.
     ``eval_fraction`` of the objects is held out for evaluation.
     """
-    config = GanTrainerConfig(
-        method_name=name,
-        machine=MachineConfig(device_type="cpu" if tiny else "cuda"),
-        logging=LoggingConfig(steps_per_log=20),
-        max_num_iterations=iterations,
-        steps_per_save=500 if tiny else 2000,
-        steps_per_eval_batch=0,
-        steps_per_eval_image=500 if tiny else 2000,
-        steps_per_eval_all_images=0,
-        mixed_precision=False,
-        lr_decay_start=0.6 if tiny else 1.0,
-        pipeline=GanPipelineConfig(
+    config = trainer(
+        name,
+        GanPipelineConfig(
             datamanager=GanDataManagerConfig(
                 dataparser=Gan3dImagesDataParserConfig(eval_fraction=eval_fraction),
                 batch_size=batch_size,
@@ -55,13 +75,14 @@ def specification(
             model=model,
             evaluation=EvaluationConfig(),
         ),
-        optimizers={
+        {
             "generator": {"optimizer": GanAdamConfig(lr=generator_lr), "scheduler": None},
             "discriminator": {"optimizer": GanAdamConfig(lr=discriminator_lr), "scheduler": None},
         },
-        viewer=gan_viewer_config(),
-        vis="viewer",
+        iterations=iterations,
+        tiny=tiny,
     )
+    config.lr_decay_start = 0.6 if tiny else 1.0
     return MethodSpecification(config, description=description)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from nerfstudio.configs.base_config import LoggingConfig, MachineConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from nerfstudio_gan3d.data.datamanager import GanDataManagerConfig
 from nerfstudio_gan3d.data_parsers.images import Gan3dImagesDataParserConfig
 from nerfstudio_gan3d.data_parsers.rgbd import Gan3dRgbdDataParserConfig
+from nerfstudio_gan3d.method_configs._defaults import trainer
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 from nerfstudio_gan3d.models.g3dr import G3drModelConfig, g3dr, g3dr_tiny
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 from nerfstudio_gan3d.training.reconstruction import ReconstructionPipelineConfig
 from nerfstudio_gan3d.training.trainer import GanTrainerConfig
-from nerfstudio_gan3d.viewer.settings import gan_viewer_config
 
 
 def specification(
@@ -29,31 +28,18 @@ def specification(
     tiny: bool,
 ) -> MethodSpecification:
     """A method as nerfstudio registers it. There is one player, and Adam keeps its first moment."""
-    config = GanTrainerConfig(
-        method_name=name,
-        machine=MachineConfig(device_type="cpu" if tiny else "cuda"),
-        logging=LoggingConfig(steps_per_log=20),
-        max_num_iterations=iterations,
-        steps_per_save=500 if tiny else 2000,
-        steps_per_eval_batch=0,
-        steps_per_eval_image=500 if tiny else 2000,
-        steps_per_eval_all_images=0,
-        mixed_precision=False,
-        pipeline=ReconstructionPipelineConfig(
+    config = trainer(
+        name,
+        ReconstructionPipelineConfig(
             datamanager=GanDataManagerConfig(
                 dataparser=dataparser, batch_size=batch_size, mirror=True
             ),
             model=model,
             evaluation=EvaluationConfig(),
         ),
-        optimizers={
-            "generator": {
-                "optimizer": GanAdamConfig(lr=lr, betas=(0.9, 0.99)),
-                "scheduler": None,
-            }
-        },
-        viewer=gan_viewer_config(),
-        vis="viewer",
+        {"generator": {"optimizer": GanAdamConfig(lr=lr, betas=(0.9, 0.99)), "scheduler": None}},
+        iterations=iterations,
+        tiny=tiny,
     )
     return MethodSpecification(config, description=description)
 

@@ -14,7 +14,8 @@ from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.latents import Appearance, LabelView, make_condition
 from nerfstudio_gan3d.models.generator import Generator, Latents
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork
-from nerfstudio_gan3d.rendering.renderer import Rendering, render
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import render
 
 STEPS = 80
 """Steps of the search; each renders and differentiates one small image."""

@@ -17,7 +17,7 @@ from nerfstudio_gan3d.models.config import (
     TriPlaneConfig,
 )
 from nerfstudio_gan3d.models.gan import GanModelConfig
-from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import AdaConfig, LossConfig, ScheduleConfig
 
 
 def ballgan() -> GanModelConfig:

@@ -23,7 +23,8 @@ from nerfstudio_gan3d.models.config import (
 )
 from nerfstudio_gan3d.models.generator import Generator
 from nerfstudio_gan3d.models.label_objective import LabelLossConfig, LabelObjective
-from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
+from nerfstudio_gan3d.models.objective import Objective
+from nerfstudio_gan3d.models.objective_config import AdaConfig, LossConfig, ScheduleConfig
 from nerfstudio_gan3d.models.parts import Representation
 from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator

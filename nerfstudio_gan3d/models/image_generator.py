@@ -15,13 +15,8 @@ from nerfstudio_gan3d.fields.multiplane import MultiPlane
 from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.scene_generator import Images, SceneGenerator
 from nerfstudio_gan3d.networks.unet import PlaneUNet
-from nerfstudio_gan3d.rendering.renderer import (
-    Conventions,
-    DepthGuide,
-    Rendering,
-    RenderSettings,
-    render,
-)
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import Conventions, DepthGuide, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, ImageCondition, Scene
 
 

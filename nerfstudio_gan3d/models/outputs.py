@@ -17,8 +17,9 @@ from torch import Tensor
 from nerfstudio_gan3d.cameras import object_to_nerfstudio
 from nerfstudio_gan3d.models.label_images import label_picture
 from nerfstudio_gan3d.models.scene_generator import SceneGenerator
+from nerfstudio_gan3d.rendering.finishing import Rendering
 from nerfstudio_gan3d.rendering.occupancy import OccupancyGrid, render_occupied
-from nerfstudio_gan3d.rendering.renderer import Rendering, render
+from nerfstudio_gan3d.rendering.renderer import render
 from nerfstudio_gan3d.scene import Scene
 
 

@@ -12,7 +12,8 @@ from nerfstudio_gan3d.cameras import axis_cosine, pixel_rays
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.networks.stylegan2 import NoiseMode
 from nerfstudio_gan3d.networks.superresolution import SuperResolution
-from nerfstudio_gan3d.rendering.renderer import Conventions, Rendering, RenderSettings, render
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import Conventions, RenderSettings, render
 from nerfstudio_gan3d.rendering.shared import fold_rays, unfold_rendering
 from nerfstudio_gan3d.scene import Scene
 

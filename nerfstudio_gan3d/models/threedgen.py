@@ -18,7 +18,7 @@ from nerfstudio_gan3d.models.config import (
     SurfaceConfig,
 )
 from nerfstudio_gan3d.models.gan import GanModelConfig
-from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import LossConfig, ScheduleConfig
 
 
 def threedgen() -> GanModelConfig:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from nerfstudio_gan3d.rendering import samplers
 from nerfstudio_gan3d.rendering.compositing import composite_weights
-from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings, finish_march
+from nerfstudio_gan3d.rendering.finishing import Rendering, finish_march
+from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.scene import Scene, activate_density
 
 CELLS = 96

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from nerfstudio_gan3d.rendering.compositing import (
     occupancy_weights,
     weighted_sum,
 )
+from nerfstudio_gan3d.rendering.finishing import March, Rendering, finish
 from nerfstudio_gan3d.rendering.proximity import proximity_scale, scale_gradient
 from nerfstudio_gan3d.rendering.settings import (
     Conventions,
@@ -33,57 +33,8 @@ __all__ = [
     "DepthGuide",
     "Jitter",
     "RenderSettings",
-    "Rendering",
-    "finish_march",
     "render",
 ]
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """What B Scenes show along R rays each. Colour features are in [0, 1]; the first three are
-    RGB."""
-
-    features: Float[Tensor, "b r f"]
-    """Foreground over background."""
-    foreground: Float[Tensor, "b r f"]
-    """Foreground alone, premultiplied by its opacity."""
-    background: Float[Tensor, "b r f"] | None
-    """Background alone, unattenuated; None for a Scene without one."""
-    transmittance: Float[Tensor, "b r 1"]
-    """Light left behind the foreground, T_bg."""
-    distance: Float[Tensor, "b r 1"]
-    """Expected distance along the ray, the background included where there is one."""
-    foreground_distance: Float[Tensor, "b r 1"]
-    """Expected distance of the foreground alone; the Scene's far bound where there is none. With
-    reference conventions it is limited to the batch's sample distances, as in the published
-    code."""
-    weights: Float[Tensor, "b r s"]
-    """Rendering weights of the sorted intervals."""
-    edges: Float[Tensor, "b r s+1"]
-    """Distances at which the sorted intervals start and end."""
-    labels: Float[Tensor, "b r c"] | None = None
-    """Label features, foreground over what lies behind; None for Scenes without labels."""
-    surface: Float[Tensor, "b r 1"] | None = None
-    """Distance of the first surface, infinite where there is none; None for Scenes that are not
-    made of surfaces. Not differentiable."""
-
-    @property
-    def accumulation(self) -> Float[Tensor, "b r 1"]:
-        """Opacity of the foreground, the alpha matte."""
-        return 1 - self.transmittance
-
-
-class _March(NamedTuple):
-    """What the foreground alone gives along rays; features are those of colour and labels."""
-
-    features: Float[Tensor, "b r f"]
-    transmittance: Float[Tensor, "b r 1"]
-    opacity: Float[Tensor, "b r 1"]
-    moment: Float[Tensor, "b r 1"]
-    weights: Float[Tensor, "b r s"]
-    edges: Float[Tensor, "b r s+1"]
-    surface: Float[Tensor, "b r 1"] | None = None
 
 
 def render(
@@ -119,7 +70,7 @@ def render(
             near = torch.maximum(near, clip[0])
             far = torch.maximum(torch.minimum(far, clip[1]), near)
         march = _march(scene, origins, directions, near, far, settings, jitter, guide)
-        return _finish(scene, origins, directions, march, settings)
+        return finish(scene, origins, directions, march, settings)
     near, far = samplers.box_interval(origins, directions, bounds.box, bounds.near, bounds.far)
     if clip is not None:
         near = torch.maximum(near, clip[0])
@@ -128,7 +79,7 @@ def render(
     most = int(hit.sum(1).max()) if origins.device.type == "cpu" else hit.shape[1]
     if most == hit.shape[1] or isinstance(jitter, Jitter):
         march = _march(scene, origins, directions, near, far, settings, jitter, guide)
-        return _finish(scene, origins, directions, march, settings)
+        return finish(scene, origins, directions, march, settings)
     # Stable sorting keeps the hits in image order, which keeps neighbouring lookups close in
     # memory.
     chosen = hit.sort(dim=1, descending=True, stable=True).indices[:, : max(most, 1), None]
@@ -145,7 +96,7 @@ def render(
         full = values.new_full((*hit.shape, values.shape[-1]), elsewhere)
         return full.scatter(1, chosen.expand(-1, -1, values.shape[-1]), values)
 
-    march = _March(
+    march = March(
         put(inside.features, 0.0),
         put(inside.transmittance, 1.0),
         put(inside.opacity, 0.0),
@@ -154,7 +105,7 @@ def render(
         put(inside.edges, bounds.near),
         None if inside.surface is None else put(inside.surface, torch.inf),
     )
-    return _finish(scene, origins, directions, march, settings)
+    return finish(scene, origins, directions, march, settings)
 
 
 def _query(scene: Scene, origins: Tensor, directions: Tensor, distances: Tensor) -> FieldSamples:
@@ -173,7 +124,7 @@ def _march(
     settings: RenderSettings,
     jitter: Jitter | Literal["draw"] | None,
     guide: DepthGuide | None = None,
-) -> _March:
+) -> March:
     """Coarse and fine samples are merged by distance. Only densities and weights are brought into
     sorted order and back; features, the larger part, stay in place."""
     batch, rays = origins.shape[:2]
@@ -222,7 +173,7 @@ def _march(
         factors = factor.split(sizes, dim=-1)
         parts = [scale_gradient(*pair) for pair in zip(parts, factors, strict=True)]
     features = [weighted_sum(piece, part) for piece, part in zip(pieces, parts, strict=True)]
-    return _March(
+    return March(
         features[0] if len(features) == 1 else features[0] + features[1],
         transmittance,
         weights.sum(-1, keepdim=True),
@@ -249,7 +200,7 @@ def _march_surface(
     far: Tensor,
     settings: RenderSettings,
     jitter: Jitter | None,
-) -> _March:
+) -> March:
     """UNISURF: samples lie in a shell about the first surface, which is found first; rays without
     one are sampled from end to end. Gradients reach the field through the samples alone."""
     inside, outside = settings.samples, settings.importance_samples
@@ -268,7 +219,7 @@ def _march_surface(
     if surface is None:
         surface = first_crossing(distances, raw)
     weights, transmittance = occupancy_weights(raw.sigmoid())
-    return _March(
+    return March(
         weighted_sum(weights, found.channels.unflatten(1, shape[1:])),
         transmittance,
         weights.sum(-1, keepdim=True),
@@ -325,90 +276,3 @@ def _compose(
     edges = samplers.interval_edges(distances, near, far)
     density = activate_density(raw, scene.density_scale)
     return composite_weights(density, edges.diff(dim=-1), scale), places, edges
-
-
-def finish_march(
-    scene: Scene,
-    origins: Float[Tensor, "b r 3"],
-    directions: Float[Tensor, "b r 3"],
-    features: Float[Tensor, "b r f"],
-    transmittance: Float[Tensor, "b r 1"],
-    weights: Float[Tensor, "b r s"],
-    places: Float[Tensor, "b r s"],
-    edges: Float[Tensor, "b r s+1"],
-    settings: RenderSettings,
-) -> Rendering:
-    """Everything along rays from what the foreground alone gives.
-
-    Args:
-        scene, origins, directions, settings: As `render` takes them.
-        features: Foreground, premultiplied: colour, then labels where the Scene has them.
-        transmittance: Light left behind it.
-        weights, places, edges: Of the sorted intervals: weight, the distance that stands for it,
-            and where it starts and ends.
-    """
-    opacity = weights.sum(-1, keepdim=True)
-    moment = (weights * places).sum(-1, keepdim=True)
-    march = _March(features, transmittance, opacity, moment, weights, edges)
-    return _finish(scene, origins, directions, march, settings)
-
-
-def _finish(
-    scene: Scene, origins: Tensor, directions: Tensor, march: _March, settings: RenderSettings
-) -> Rendering:
-    opacity, transmittance = march.opacity, march.transmittance
-    reference = settings.conventions == "reference"
-    if reference:
-        alone = _clamp_to_batch(_ratio(march.moment, opacity), march.edges)
-    else:
-        # Without any weight the foreground has no distance; a far one keeps depth maps finite.
-        alone = march.moment / opacity.clamp(min=1e-6)
-        alone = torch.where(opacity < 1e-6, scene.bounds.far, alone)
-    foreground, labels = _split(scene, march.features)
-    background, features, distance = None, foreground, alone
-    # The published code takes the weights' sum, the corrected rules the light that is left.
-    left = 1 - opacity if reference else transmittance
-    if scene.nothing and scene.background is None:
-        features = foreground + scene.nothing * left
-    if labels is not None:
-        labels = labels + left * labels.new_tensor(scene.behind_labels)
-    if scene.background is not None:
-        background = scene.background.query(origins, directions)
-        features = foreground + transmittance * background
-        behind = scene.background.distance(origins, directions)
-        distance = (march.moment + transmittance * behind) / (opacity + transmittance)
-        if reference:
-            middle = (march.edges[..., 1:] + march.edges[..., :-1]) / 2
-            distance = _clamp_to_batch(distance, torch.cat([middle, behind], dim=-1))
-    return Rendering(
-        features,
-        foreground,
-        background,
-        transmittance,
-        distance,
-        alone,
-        march.weights,
-        march.edges,
-        labels,
-        march.surface,
-    )
-
-
-def _split(scene: Scene, features: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Colour and label features of what was composited."""
-    count = len(scene.behind_labels)
-    if count == 0:
-        return features, None
-    return features[..., :-count], features[..., -count:]
-
-
-def _ratio(moment: Tensor, opacity: Tensor) -> Tensor:
-    """moment / opacity, infinite where there is no opacity at all."""
-    tiny = torch.finfo(opacity.dtype).tiny
-    return torch.where(opacity > 0, moment / opacity.clamp(min=tiny), torch.inf)
-
-
-def _clamp_to_batch(distance: Tensor, distances: Tensor) -> Tensor:
-    """Official code limits depth maps to the range of all distances of the batch."""
-    low, high = distances.detach().aminmax()
-    return distance.clamp(low, high)

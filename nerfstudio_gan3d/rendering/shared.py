@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.rendering.finishing import Rendering
 
 
 def fold_rays(rays: Float[Tensor, "v r c"], scenes: int) -> Float[Tensor, "b s c"]:

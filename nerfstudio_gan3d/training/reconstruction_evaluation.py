@@ -23,9 +23,10 @@ from nerfstudio_gan3d.metrics.reconstruction import (
     transparent_below_quantile,
 )
 from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
-from nerfstudio_gan3d.models.reconstruction import NovelViewConfig, with_wall
+from nerfstudio_gan3d.models.reconstruction import with_wall
+from nerfstudio_gan3d.models.reconstruction_config import NovelViewConfig
 from nerfstudio_gan3d.rendering.compositing import composite_weights
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.rendering.finishing import Rendering
 from nerfstudio_gan3d.scene import Scene, activate_density
 
 EMPTY = 1e-3

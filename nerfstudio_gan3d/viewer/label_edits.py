@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles, orbit_labels, project
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.rendering.finishing import Rendering
 
 T = TypeVar("T")
 

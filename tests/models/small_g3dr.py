@@ -9,16 +9,11 @@ import torch
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
-from nerfstudio_gan3d.models.g3dr import (
-    G3drModel,
-    G3drModelConfig,
-    MultiPlaneConfig,
-    UNetConfig,
-    make_image_generator,
-)
+from nerfstudio_gan3d.models.g3dr import G3drModel, G3drModelConfig, make_image_generator
+from nerfstudio_gan3d.models.g3dr_config import MultiPlaneConfig, UNetConfig
 from nerfstudio_gan3d.models.image_generator import ImageGenerator
-from nerfstudio_gan3d.models.reconstruction import ReconstructionLossConfig
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.models.reconstruction_config import ReconstructionLossConfig
+from nerfstudio_gan3d.rendering.finishing import Rendering
 from nerfstudio_gan3d.scene import Bounds, Field, ImageCondition, Scene
 
 RADIUS, BOX, SIDE = 5.0, 2.0, 16

@@ -14,14 +14,9 @@ from nerfstudio_gan3d.fields.triplane import PLANE_AXES
 from nerfstudio_gan3d.image_views import STORED_IMAGES, ImageStore, ImageView, as_condition
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.method_configs.g3dr import gan3d_g3dr, gan3d_g3dr_tiny
-from nerfstudio_gan3d.models.g3dr import (
-    DetailConfig,
-    fit_to_cameras,
-    g3dr,
-    g3dr_tiny,
-    make_image_generator,
-)
-from nerfstudio_gan3d.models.reconstruction import ReconstructionLossConfig
+from nerfstudio_gan3d.models.g3dr import fit_to_cameras, g3dr, g3dr_tiny, make_image_generator
+from nerfstudio_gan3d.models.g3dr_config import DetailConfig
+from nerfstudio_gan3d.models.reconstruction_config import ReconstructionLossConfig
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.rendering.samplers import box_interval
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig

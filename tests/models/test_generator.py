@@ -10,7 +10,8 @@ from nerfstudio_gan3d.fields.triplane import PLANE_AXES, TriPlane
 from nerfstudio_gan3d.models.config import BackgroundConfig, LatentConfig, SuperResolutionConfig
 from nerfstudio_gan3d.models.generator import Generator, Latents
 from nerfstudio_gan3d.models.scene_generator import alpha_map, z_depth
-from nerfstudio_gan3d.rendering.renderer import Rendering, RenderSettings
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.scene import Condition
 from tests.models.tiny import LATENT, field_config, labels, make_generator
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import camera_angles, pixel_rays, project, split_labels
-from nerfstudio_gan3d.models.g3dr import DetailConfig, MultiPlaneConfig
+from nerfstudio_gan3d.models.g3dr_config import DetailConfig, MultiPlaneConfig
 from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
 from nerfstudio_gan3d.networks.unet import PlaneUNet
 from nerfstudio_gan3d.rendering.renderer import DepthGuide

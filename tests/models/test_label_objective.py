@@ -22,7 +22,7 @@ from nerfstudio_gan3d.models.label_objective import (
     LabelObjective,
     cross_view,
 )
-from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import LossConfig, ScheduleConfig
 from nerfstudio_gan3d.networks.discriminator import resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import LabelMappingNetwork, encode_labels
 from nerfstudio_gan3d.scene import Condition, Scene

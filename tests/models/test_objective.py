@@ -16,7 +16,8 @@ from nerfstudio_gan3d.losses.adversarial import (
 )
 from nerfstudio_gan3d.losses.geometry import background_loss, distortion_loss
 from nerfstudio_gan3d.models.generator import Generator, Latents
-from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, Objective, ScheduleConfig
+from nerfstudio_gan3d.models.objective import Objective
+from nerfstudio_gan3d.models.objective_config import AdaConfig, LossConfig, ScheduleConfig
 from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.networks.blur import gaussian_blur
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator, Judgement, resize_antialias

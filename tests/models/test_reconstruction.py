@@ -16,13 +16,10 @@ from nerfstudio_gan3d.models.image_generator import (
     distance_spread,
     expected_distance,
 )
-from nerfstudio_gan3d.models.reconstruction import (
-    NovelViewConfig,
-    ReconstructionLossConfig,
-    ReconstructionObjective,
-    with_wall,
-)
-from nerfstudio_gan3d.rendering.renderer import DepthGuide, Rendering
+from nerfstudio_gan3d.models.reconstruction import ReconstructionObjective, with_wall
+from nerfstudio_gan3d.models.reconstruction_config import NovelViewConfig, ReconstructionLossConfig
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import DepthGuide
 from nerfstudio_gan3d.scene import Scene
 from tests.models.small_g3dr import (
     FOCAL,

@@ -27,7 +27,7 @@ from nerfstudio_gan3d.models.config import (
 )
 from nerfstudio_gan3d.models.gan import GanModelConfig, make_generator, make_objective
 from nerfstudio_gan3d.models.generator import Generator
-from nerfstudio_gan3d.models.objective import LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import LossConfig, ScheduleConfig
 from nerfstudio_gan3d.models.outputs import surface_normals
 from nerfstudio_gan3d.models.threedgen import (
     graf,

@@ -20,7 +20,7 @@ from nerfstudio_gan3d.models.config import (
 )
 from nerfstudio_gan3d.models.gan import GanModel, GanModelConfig
 from nerfstudio_gan3d.models.generator import Generator
-from nerfstudio_gan3d.models.objective import AdaConfig, LossConfig, ScheduleConfig
+from nerfstudio_gan3d.models.objective_config import AdaConfig, LossConfig, ScheduleConfig
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 
 LATENT = 16

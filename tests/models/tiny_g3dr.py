@@ -6,8 +6,9 @@ import torch
 from nerfstudio.data.scene_box import SceneBox
 
 from nerfstudio_gan3d.image_views import STORED_IMAGES
-from nerfstudio_gan3d.models.g3dr import G3drModel, G3drModelConfig, MultiPlaneConfig, UNetConfig
-from nerfstudio_gan3d.models.reconstruction import ReconstructionLossConfig
+from nerfstudio_gan3d.models.g3dr import G3drModel, G3drModelConfig
+from nerfstudio_gan3d.models.g3dr_config import MultiPlaneConfig, UNetConfig
+from nerfstudio_gan3d.models.reconstruction_config import ReconstructionLossConfig
 
 SIDE = 16
 NEAR, FAR = 1.0, 3.0

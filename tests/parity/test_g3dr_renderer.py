@@ -13,13 +13,8 @@ from nerfstudio_gan3d.cameras import orbit_labels, split_labels
 from nerfstudio_gan3d.fields.multiplane import MultiPlane, to_published_frame
 from nerfstudio_gan3d.models.bound_field import BoundField
 from nerfstudio_gan3d.models.image_generator import ImageGenerator, expected_distance, opacity
-from nerfstudio_gan3d.rendering.renderer import (
-    DepthGuide,
-    Jitter,
-    Rendering,
-    RenderSettings,
-    render,
-)
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import DepthGuide, Jitter, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, Scene
 from tests.parity.fill import Fixture, fill_value
 from tests.parity.g3dr import filled_unet

@@ -30,7 +30,8 @@ from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.networks.discriminator import resize_antialias
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
 from nerfstudio_gan3d.networks.stylegan2 import truncate
-from nerfstudio_gan3d.rendering.renderer import Jitter, Rendering, render
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import Jitter, render
 from nerfstudio_gan3d.scene import Condition, Scene
 from tests.parity.fill import Fixture, procedural_image
 from tests.parity.official import filled_discriminator, filled_generator, fixtures_with

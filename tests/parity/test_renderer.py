@@ -19,7 +19,8 @@ from nerfstudio_gan3d.losses.geometry import background_loss
 from nerfstudio_gan3d.models.generator import Generator, Latents
 from nerfstudio_gan3d.models.scene_generator import Images
 from nerfstudio_gan3d.rendering.compositing import midpoint_weights
-from nerfstudio_gan3d.rendering.renderer import Jitter, Rendering, render
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import Jitter, render
 from nerfstudio_gan3d.rendering.samplers import reference_importance, reference_stratified
 from nerfstudio_gan3d.scene import Condition, Scene
 from nerfstudio_gan3d.snapshots.official_names import generator_state, place

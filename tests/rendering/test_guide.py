@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
-from nerfstudio_gan3d.rendering.renderer import (
-    DepthGuide,
-    Jitter,
-    Rendering,
-    RenderSettings,
-    render,
-)
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import DepthGuide, Jitter, RenderSettings, render
 from nerfstudio_gan3d.rendering.samplers import around
 from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene
 from tests.rendering.scenes import Ball, Blob, Recorded

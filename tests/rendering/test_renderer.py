@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, pixel_rays
-from nerfstudio_gan3d.rendering.renderer import Jitter, Rendering, RenderSettings, render
+from nerfstudio_gan3d.rendering.finishing import Rendering
+from nerfstudio_gan3d.rendering.renderer import Jitter, RenderSettings, render
 from nerfstudio_gan3d.scene import Bounds, Scene, activate_density
 from tests.rendering.scenes import Backdrop, Ball, Blob, LabelledBall, Recorded
 

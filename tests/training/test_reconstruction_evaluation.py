@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels, split_labels
 from nerfstudio_gan3d.data.datamanager import GanDataManager
-from nerfstudio_gan3d.models.reconstruction import NovelViewConfig
+from nerfstudio_gan3d.models.reconstruction_config import NovelViewConfig
 from nerfstudio_gan3d.scene import Bounds, FieldSamples, Scene
 from nerfstudio_gan3d.training.reconstruction_evaluation import (
     Means,

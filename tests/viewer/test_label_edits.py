@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import make_intrinsics, make_labels, orbit_labels
 from nerfstudio_gan3d.networks.label_encoder import encode_labels
-from nerfstudio_gan3d.rendering.renderer import Rendering
+from nerfstudio_gan3d.rendering.finishing import Rendering
 from nerfstudio_gan3d.viewer.label_edits import (
     History,
     angle_between,
