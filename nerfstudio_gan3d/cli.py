@@ -92,6 +92,7 @@ def _prepare(options: PrepareOptions) -> str:
 
 
 def _pretrained(options: PretrainedOptions) -> str:
+    options.validate()
     from nerfstudio_gan3d.pretrained import unpack
 
     return unpack(options.name, options.directory)

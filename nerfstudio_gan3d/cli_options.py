@@ -12,7 +12,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from nerfstudio_gan3d.export.targets import check_folder, check_target
+
 MAXIMUM_SIGMA = 100.0
+SEED_LIMIT = 10**18
+"""Torch takes 64 bits, and twice a seed is drawn with."""
 
 
 def check_truncation(truncation: float) -> None:
@@ -22,6 +26,12 @@ def check_truncation(truncation: float) -> None:
             f"--truncation is {truncation}; it must lie between 0 (the mean shape) and 2, and 1 "
             "switches truncation off."
         )
+
+
+def check_seed(option: str, seed: int | None) -> None:
+    """Raises ValueError for a seed that nothing can be drawn with."""
+    if seed is not None and not 0 <= seed < SEED_LIMIT:
+        raise ValueError(f"{option} is {seed}; it must lie between 0 and 10^18.")
 
 
 @dataclass
@@ -84,10 +94,14 @@ class DataCarsOptions:
 class PretrainedOptions:
     """Unpack a bundled checkpoint, ready for ns-viewer, ns-render, ns-export and gan3d mesh."""
 
-    name: Positional[Literal["ballgan-cars64", "pix2pix3d-cars64", "3dgen-cars64"]]
+    name: Positional[Literal["ballgan-cars64", "pix2pix3d-cars64", "3dgen-cars64", "g3dr-cars64"]]
     """Name of the checkpoint."""
     directory: Positional[Path]
     """Folder to write config.yml and the checkpoint to."""
+
+    def validate(self) -> None:
+        """Raises ValueError if nothing can be written to the folder."""
+        check_folder("the folder to write to", self.directory)
 
 
 @dataclass
@@ -166,6 +180,13 @@ class EvaluateOptions:
     def validate(self) -> None:
         """Raises ValueError if an option's value is impossible."""
         check_truncation(self.truncation)
+        check_seed("--seed", self.seed)
+        if self.num_samples < 2:
+            raise ValueError(f"--num-samples is {self.num_samples}; it must be at least 2.")
+        if not 8 <= self.evaluator_size <= 4096:
+            raise ValueError(
+                f"--evaluator-size is {self.evaluator_size}; it must lie between 8 and 4096 pixels."
+            )
         if self.mesh_samples < 0:
             raise ValueError(
                 f"--mesh-samples is {self.mesh_samples}; it must be 0 (no meshes) or more."
@@ -178,3 +199,7 @@ class EvaluateOptions:
             raise ValueError("--evaluator and --inception: choose one feature space.")
         if self.evaluator_outputs and self.evaluator is None:
             raise ValueError("--evaluator-outputs names what --evaluator returns; give that file.")
+        if self.evaluator is not None and not self.evaluator.is_file():
+            raise ValueError(f"--evaluator is {self.evaluator}; there is no such file.")
+        if self.output_path is not None:
+            check_target("--output-path", self.output_path)

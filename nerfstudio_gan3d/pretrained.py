@@ -8,6 +8,7 @@ ns-render, ns-export, ns-eval and `gan3d`, but not to ns-train. `gan3d pack` (`s
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -26,7 +27,7 @@ from nerfstudio.data.scene_box import SceneBox
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.export.files import replaced, unwritten
 from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
 from nerfstudio_gan3d.run import CONFIG_NAME, MODEL_PREFIX, Run
@@ -196,8 +197,11 @@ def bundle(
     }
     content = {name: value.contiguous() for name, value in tensors.items()}
     entries = {**(metadata or {}), HEADER: json.dumps(header)}
-    with replaced(file) as temporary:
-        safetensors.torch.save_file(content, temporary, entries)
+    try:
+        with replaced(file) as temporary:
+            safetensors.torch.save_file(content, temporary, entries)
+    except SafetensorError as error:
+        raise ValueError(unwritten(file, error)) from error
     size = file.stat().st_size / 1e6
     return f"{file}: {size:.1f} MB, {header['method']} after {header['images_seen']} images"
 
@@ -242,10 +246,30 @@ def check_empty(directory: Path) -> None:
 
 
 def write_run(config: UnpackedRunConfig, checkpoint: Mapping[str, Any]) -> None:
-    """Writes a run's checkpoint and, when it is whole, its config.yml."""
-    save_atomic(checkpoint, checkpoint_path(config.get_checkpoint_dir(), checkpoint["step"]))
-    with replaced(config.folder / CONFIG_NAME) as temporary:
-        temporary.write_text(yaml.dump(config), encoding="utf-8")
+    """Writes a run's checkpoint and, when it is whole, its config.yml, to a folder that is empty or
+    not there yet, and is so again where that fails.
+
+    Raises:
+        ValueError: If a file could not be written, as on a full disk.
+        OSError: The same, or the folder could not be made.
+    """
+    folder, inside = config.folder, config.get_checkpoint_dir()
+    made = [one for one in (inside, *inside.parents) if not one.exists()]
+    file = checkpoint_path(inside, checkpoint["step"])
+    try:
+        try:
+            save_atomic(checkpoint, file)
+        except RuntimeError as error:
+            # What torch makes of a full disk.
+            raise ValueError(unwritten(file, error)) from error
+        with replaced(folder / CONFIG_NAME) as temporary:
+            temporary.write_text(yaml.dump(config), encoding="utf-8")
+    except BaseException:
+        file.unlink(missing_ok=True)
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
+        raise
 
 
 def _load_store(store: torch.nn.Module | None, kept: Mapping[str, Tensor]) -> None:

@@ -29,6 +29,7 @@ from nerfstudio_gan3d.pretrained import (
     SUFFIX,
     UnpackedRunConfig,
     bundle,
+    bundled_names,
     read_header,
     unpack_file,
 )
@@ -116,6 +117,11 @@ def view(options: ViewOptions) -> None:
     source = options.file
     if not source.exists() and (ASSETS / f"{source}{SUFFIX}").is_file():
         source = ASSETS / f"{source}{SUFFIX}"
+    if not source.is_file():
+        raise ValueError(
+            f"{source}: not a packed run ({'a folder' if source.is_dir() else 'no such file'}); "
+            f"give a file that gan3d pack wrote, or one of {', '.join(bundled_names())}"
+        )
     print(f"{source.name}\n{describe(source)}")  # noqa: T201
     with _folder(options.keep) as folder:
         unpack_file(source, folder)

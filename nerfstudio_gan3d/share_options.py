@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
+from nerfstudio_gan3d.export.targets import check_folder, check_target
+
 
 @dataclass
 class PackOptions:
@@ -31,6 +33,9 @@ class PackOptions:
             raise ValueError(
                 f"--output is {self.output}; a packed run ends in .safetensors: give such a name."
             )
+        check_target("--output", self.output)
+        if self.figures is not None and not self.figures.is_file():
+            raise ValueError(f"--figures is {self.figures}; there is no such file.")
 
 
 @dataclass
@@ -50,3 +55,5 @@ class ViewOptions:
         """Raises ValueError if an option's value is impossible."""
         if not 1 <= self.port <= 65535:
             raise ValueError(f"--port is {self.port}; it must lie between 1 and 65535.")
+        if self.keep is not None:
+            check_folder("--keep", self.keep)

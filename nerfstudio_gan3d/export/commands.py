@@ -120,10 +120,9 @@ def sample(options: SampleOptions) -> str:
         studio = Studio(run, outputs, options.size, over, text, seen)
         if options.one_file:
             files = studio.write(rows, options.output)
-            record = options.output.with_suffix(".json")
         else:
             files = studio.write_each(rows, options.output, ".mp4" if options.is_video else ".png")
-            record = options.output / "samples.json"
+    record = options.record
     write_record(run, options, inputs, rows, files, record)
     views = len(rows[0].cells[0].cameras)
     if takes_images(run):

@@ -73,12 +73,6 @@ def check_one_given(
     check_given(option, own if number is None else number, depth, azimuth, elevation)
 
 
-def check_appearance_seed(seed: int | None) -> None:
-    """Raises ValueError for a seed that no latent has."""
-    if seed is not None and not 0 <= seed < 10**18:
-        raise ValueError(f"--appearance-seed is {seed}; it must lie between 0 and 10^18.")
-
-
 def check_surface(resolution: int, level: float | Literal["auto"]) -> None:
     """Raises ValueError for a grid or a density that no surface is looked for with."""
     if not 8 <= resolution <= 1024:

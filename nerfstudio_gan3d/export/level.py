@@ -57,6 +57,12 @@ def surface_level(grid: DensityGrid, level: float | Literal["auto"]) -> Level:
     if float(highest) <= found.raw:
         if grid.volume == "occupancy":
             reached = float(highest.double().sigmoid())
+            if level == "auto":
+                raise NoSurfaceError(
+                    f"the Scene has no surface: its occupancy is nowhere above {found.value:.4g} "
+                    f"(the highest is {reached:.4g}); choose another seed or a level below that, "
+                    "or train longer"
+                )
         else:
             reached = float(activate_density(highest.double(), grid.density_scale))
         raise NoSurfaceError(

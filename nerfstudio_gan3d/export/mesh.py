@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from nerfstudio_gan3d.export.grid import POINTS_PER_QUERY, density_grid, surface
 from nerfstudio_gan3d.export.level import LONGEST_RAY, surface_level
 from nerfstudio_gan3d.export.mesh_shape import decimated
 from nerfstudio_gan3d.export.multires import coarse_stride, refined_surface
+from nerfstudio_gan3d.export.options import texture_files
 from nerfstudio_gan3d.export.seen_colors import SeenColors
 from nerfstudio_gan3d.export.texture import texture_of, textured
 from nerfstudio_gan3d.models.outputs import surface_normals
@@ -252,20 +254,20 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
             shown = {"vertex_normal" if suffix == ".ply" else "include_normals": True}
             mesh.export(temporary, file_type=suffix[1:], **shown)
         return
-    for file, content in files.items():
-        with replaced(file) as temporary:
-            temporary.write_bytes(content)
+    # None changes before all are written, and then the first one changes last.
+    with ExitStack() as stack:
+        for file, content in files.items():
+            stack.enter_context(replaced(file)).write_bytes(content)
 
 
 def _textured_obj(mesh: trimesh.Trimesh, path: Path) -> dict[Path, bytes]:
-    """Contents of the three files; that which names the others comes last."""
+    """Contents of the three files; that which names the others comes first."""
     assert isinstance(mesh.visual, TextureVisuals)
     white, black = [255, 255, 255, 255], [0, 0, 0, 255]
-    # Names in these files end at a blank.
-    name = "_".join(path.stem.split())
+    material_file, picture = texture_files(path)
     material = SimpleMaterial(
         image=texture_of(mesh),
-        name=f"{name}_texture",
+        name=picture.stem,
         diffuse=white,
         ambient=white,
         specular=black,
@@ -278,10 +280,10 @@ def _textured_obj(mesh: trimesh.Trimesh, path: Path) -> dict[Path, bytes]:
     )
     shown.vertex_normals = mesh.vertex_normals
     text, beside = export_obj(
-        shown, include_normals=True, return_texture=True, mtl_name=f"{name}.mtl"
+        shown, include_normals=True, return_texture=True, mtl_name=material_file.name
     )
     files = {path.parent / file: content for file, content in beside.items()}
-    return files | {path: text.encode()}
+    return {path: text.encode(), **files}
 
 
 def _glb(mesh: trimesh.Trimesh) -> bytes:

@@ -6,23 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio_gan3d.cli_options import check_truncation
+from nerfstudio_gan3d.cli_options import check_seed, check_truncation
 from nerfstudio_gan3d.export.given import KEPT_MAPS as KEPT_MAPS
-from nerfstudio_gan3d.export.given import (
-    check_appearance_seed,
-    check_one_given,
-    check_surface,
-)
 from nerfstudio_gan3d.export.given import check_given as check_given
+from nerfstudio_gan3d.export.given import check_one_given, check_surface
 from nerfstudio_gan3d.export.outputs import PictureOutput as PictureOutput
 from nerfstudio_gan3d.export.outputs import parse_outputs as parse_outputs
 from nerfstudio_gan3d.export.sample_options import SampleOptions as SampleOptions
+from nerfstudio_gan3d.export.targets import check_target
 
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
 TEXTURE_SUFFIXES = (".glb", ".obj")
 DEFAULT_STEPS, MOST_STEPS = 5, 1000
+LENGTHS = 1e-9, 1e9
+"""Longest sides that 32-bit floats, which files hold, are exact enough for."""
 FEWEST_TRIANGLES = 4
 """Triangles of the smallest closed surface, a tetrahedron."""
+
+
+def texture_files(path: Path) -> list[Path]:
+    """What an OBJ file with a texture names: its material and its picture, which lie beside it."""
+    # Names in these files end at a blank.
+    name = "_".join(path.stem.split())
+    return [path.with_name(f"{name}.mtl"), path.with_name(f"{name}_texture.png")]
 
 
 @dataclass
@@ -105,9 +111,11 @@ class MeshOptions:
         self._check_texture()
         self._check_shape()
         self._check_way()
-        check_appearance_seed(self.appearance_seed)
+        check_seed("--seed", self.seed)
+        check_seed("--appearance-seed", self.appearance_seed)
         beside = self.depth, self.input_azimuth, self.input_elevation
         check_one_given(self.input, self.input_file, *beside)
+        self._check_target()
 
     def _check_texture(self) -> None:
         if not self.texture:
@@ -135,9 +143,11 @@ class MeshOptions:
                 f"--up is z and --output is {self.output}; glTF defines y as up, so choose .ply or "
                 ".obj, or leave --up out."
             )
-        if self.longest_side is not None and not 0.0 < self.longest_side < float("inf"):
+        shortest, longest = LENGTHS
+        if self.longest_side is not None and not shortest <= self.longest_side <= longest:
             raise ValueError(
-                f"--longest-side is {self.longest_side}; it must be a positive length."
+                f"--longest-side is {self.longest_side}; it must be a positive length, from "
+                f"{shortest:g} to {longest:g}."
             )
 
     def _check_way(self) -> None:
@@ -145,12 +155,18 @@ class MeshOptions:
             if self.steps is not None:
                 raise ValueError("--steps without --to-seed: name the seed at the far end.")
             return
-        if not 0 <= self.to_seed < 10**18:
-            raise ValueError(f"--to-seed is {self.to_seed}; it must lie between 0 and 10^18.")
+        check_seed("--to-seed", self.to_seed)
         if self.steps is not None and not 2 <= self.steps <= MOST_STEPS:
             raise ValueError(
                 f"--steps is {self.steps}; it must lie between 2 and {MOST_STEPS} meshes."
             )
+
+    def _check_target(self) -> None:
+        beside = [] if self.to_seed is None else self.files
+        if self.texture and self.output.suffix.lower() == ".obj":
+            for file in self.files:
+                beside += texture_files(file)
+        check_target("--output", self.output, beside)
 
     @property
     def files(self) -> list[Path]:

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from nerfstudio_gan3d.data.decode import RELATIVE_SCALE
-from nerfstudio_gan3d.export.files import replaced
+from nerfstudio_gan3d.export.files import replaced, unwritten
 from nerfstudio_gan3d.export.outputs import PICTURE_OUTPUTS, PictureOutput, SampleOutput
 from nerfstudio_gan3d.export.transparency import straight_colours, to_bytes
 from nerfstudio_gan3d.models.g3dr import G3drModelConfig
@@ -200,7 +200,7 @@ def write_video(
     """Writes frames as H.264 video (mp4), replacing a file as a whole.
 
     Raises:
-        ValueError: If ffmpeg is missing, or ``path`` is a folder.
+        ValueError: If ffmpeg is missing, ``path`` is a folder, or writing fails.
     """
     import mediapy
 
@@ -210,15 +210,21 @@ def write_video(
             "(Debian: apt-get install ffmpeg), or write a GIF or pictures instead"
         )
     first = _even(next(frames))
-    with (
-        replaced(path) as temporary,
-        mediapy.VideoWriter(
-            temporary, shape=(first.shape[0], first.shape[1]), fps=frames_per_second, crf=16
-        ) as writer,
-    ):
-        writer.add_image(first)
-        for frame in frames:
-            writer.add_image(_even(frame))
+    try:
+        with (
+            replaced(path) as temporary,
+            mediapy.VideoWriter(
+                temporary, shape=(first.shape[0], first.shape[1]), fps=frames_per_second, crf=16
+            ) as writer,
+        ):
+            writer.add_image(first)
+            for frame in frames:
+                writer.add_image(_even(frame))
+    except RuntimeError as error:
+        # What mediapy makes of a full disk; errors of whoever renders are others.
+        if "Error writing" not in str(error):
+            raise
+        raise ValueError(unwritten(path, error)) from error
 
 
 def write_gif(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,6 +81,8 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         ValueError: If there is no surface to make a mesh of, or a file cannot be written.
     """
     settings = image_settings(run)
+    middle = settings.view_radius
+    view = replace(view, distance=middle + (view.distance - middle) * options.relief)
     scene = run.scene(SceneRequest(image=view))
     told = [_views(run, options, settings, scene, view)]
     if options.frames:
@@ -110,6 +113,7 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         "method": run.config.method_name,
         "images_seen": run.images_seen,
         "depth_range": list(settings.depth_range),
+        "relief": options.relief,
         "views": described(run, _cameras(settings, options)),
     }
     with replaced(record) as temporary:

@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from nerfstudio_gan3d.data.prepare_options import DEPTH_MODEL
+from nerfstudio_gan3d.export.targets import check_folder
 
 LARGEST_TURN = 90.0
 MOST_SEED = 10**18 + 1
@@ -28,6 +29,10 @@ class SceneOptions:
     depth_kind: Literal["disparity", "depth"] = "disparity"
     """What that network returns: disparity is large where things are near, depth where they are
     far."""
+    relief: float = 1.0
+    """How deep the image's depth is, in depths of the box and about its middle: 1, as in training
+    on relative depth, reaches from front to back; less is flatter, which suits what is not as deep
+    as it is far away."""
     azimuths: str = "-20,0,20"
     """Where the views are seen from, degrees: 0 is the image's own camera, positive ones are to its
     right."""
@@ -51,8 +56,10 @@ class SceneOptions:
     """Write a run that opens in ns-viewer, ns-render and ns-export with this Scene."""
 
     def validate(self) -> None:
-        """Raises ValueError if an option's value is impossible."""
+        """Raises ValueError if an option's value is impossible, or nothing can be written."""
         self.angles()
+        if not 0 < self.relief <= 1:
+            raise ValueError(f"--relief is {self.relief}; it must be more than 0 and at most 1.")
         if not abs(self.elevation) <= LARGEST_TURN:
             raise ValueError(
                 f"--elevation is {self.elevation}; it must lie between -{LARGEST_TURN:g} and "
@@ -68,6 +75,7 @@ class SceneOptions:
             )
         if self.behind is not None and not -1 < self.behind < 1:
             raise ValueError(f"--behind is {self.behind}; it must lie between -1 and 1.")
+        check_folder("--output", self.output, [self.output / "reconstruction.json"])
 
     def angles(self) -> list[float]:
         """The azimuths in degrees; raises ValueError for text that holds none."""

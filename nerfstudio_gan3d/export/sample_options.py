@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from nerfstudio_gan3d.cli_options import check_truncation
+from nerfstudio_gan3d.cli_options import check_seed, check_truncation
 from nerfstudio_gan3d.export.given import check_given, check_kept
 from nerfstudio_gan3d.export.number_lists import (
     parse_images,
@@ -18,7 +18,13 @@ from nerfstudio_gan3d.export.number_lists import (
     parse_levels,
     parse_seeds,
 )
-from nerfstudio_gan3d.export.outputs import SampleOutput, check_video_outputs, parse_outputs
+from nerfstudio_gan3d.export.outputs import (
+    SampleOutput,
+    check_video_outputs,
+    files_of,
+    parse_outputs,
+)
+from nerfstudio_gan3d.export.targets import check_folder, check_target
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 
@@ -88,6 +94,11 @@ class SampleOptions:
         return bool(self.output.suffix)
 
     @property
+    def record(self) -> Path:
+        """The JSON file that says what was made."""
+        return self.output.with_suffix(".json") if self.one_file else self.output / "samples.json"
+
+    @property
     def is_video(self) -> bool:
         """Whether videos are written, and not pictures."""
         return self.turntable or self.interpolate is not None
@@ -117,6 +128,7 @@ class SampleOptions:
         self._check_mixing()
         self._check_interpolation()
         self._check_grid()
+        self._check_target(outputs)
 
     def _check_output(self) -> None:
         wanted = VIDEO_SUFFIXES if self.is_video else (".png",)
@@ -130,6 +142,14 @@ class SampleOptions:
             f"--output is {self.output}; give a file that ends in {' or '.join(wanted)} ({hint}), "
             "or a folder for one file per seed"
         )
+
+    def _check_target(self, outputs: Sequence[SampleOutput]) -> None:
+        records = [self.record, self.record.with_suffix(".npz")]
+        if self.one_file:
+            layers = [] if self.is_video else [*files_of(outputs, self.output)]
+            check_target("--output", self.output, [*layers, *records])
+        else:
+            check_folder("--output", self.output, records)
 
     def _check_sweep(self) -> None:
         assert self.truncations is not None
@@ -149,8 +169,7 @@ class SampleOptions:
             raise ValueError(f"{given} without {other}: mixing needs both, a seed and its levels.")
         if self.mix_levels is not None:
             parse_levels(self.mix_levels)
-        if self.mix_seed is not None and not 0 <= self.mix_seed < 10**18:
-            raise ValueError(f"--mix-seed is {self.mix_seed}; it must lie between 0 and 10^18.")
+        check_seed("--mix-seed", self.mix_seed)
 
     def _check_interpolation(self) -> None:
         if self.interpolate is None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio_gan3d.cli_options import check_truncation
-from nerfstudio_gan3d.export.given import (
-    check_appearance_seed,
-    check_one_given,
-    check_surface,
-)
+from nerfstudio_gan3d.cli_options import check_seed, check_truncation
+from nerfstudio_gan3d.export.given import check_one_given, check_surface
+from nerfstudio_gan3d.export.targets import check_target
 
 SPLAT_SUFFIXES = (".ply", ".splat")
 MOST_SPLATS = 2_000_000
@@ -102,22 +98,10 @@ class SplatOptions:
         check_surface(self.resolution, self.level)
         if self.behind is not None and not -1 < self.behind < 1:
             raise ValueError(f"--behind is {self.behind}; it must lie between -1 and 1.")
-        check_appearance_seed(self.appearance_seed)
+        check_seed("--seed", self.seed)
+        check_seed("--appearance-seed", self.appearance_seed)
         beside = self.depth, self.input_azimuth, self.input_elevation
         check_one_given(self.input, self.input_file, *beside)
         check_target("--output", self.output)
         if self.report is not None:
             check_target("--report", self.report)
-
-
-def check_target(option: str, path: Path) -> None:
-    """Raises ValueError if a file cannot be written; before the work whose result it shall hold."""
-    if path.is_dir():
-        raise ValueError(f"{option} is {path}, which is a folder; give the name of a file.")
-    folder = path.expanduser().absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ValueError(f"{option} is {path}, but {folder} is a file and no folder.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ValueError(f"{option} is {path}, but nothing can be written to the folder {folder}.")

@@ -4,12 +4,14 @@ with."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 
 if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
+
     from nerfstudio_gan3d.cli_options import EvaluateOptions
 
 
@@ -20,6 +22,8 @@ def evaluate(options: EvaluateOptions) -> str:
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
+    from nerfstudio_gan3d.run import read_config
+    from nerfstudio_gan3d.training.checkpoints import newest_whole
     from nerfstudio_gan3d.training.pipeline import GanPipeline
 
     config = EvaluationConfig(
@@ -38,7 +42,17 @@ def evaluate(options: EvaluateOptions) -> str:
     config.validate()
     if not options.load_config.is_file():
         raise ValueError(f"--load-config {options.load_config}: no such file; give a config.yml")
-    trainer, pipeline, checkpoint, _ = eval_setup(options.load_config, test_mode="test")
+    # nerfstudio reports a file that is no configuration, and a folder without a whole checkpoint,
+    # with errors that name neither.
+    newest = newest_whole(read_config(options.load_config).get_checkpoint_dir()).path
+
+    def of_newest(config: TrainerConfig) -> TrainerConfig:
+        config.load_step = int(newest.stem.removeprefix("step-"))
+        return config
+
+    trainer, pipeline, checkpoint, _ = eval_setup(
+        options.load_config, test_mode="test", update_config_callback=of_newest
+    )
     if not isinstance(pipeline, GanPipeline):
         raise ValueError(f"--load-config {options.load_config}: not a run of a gan3d method")
     result = pipeline.evaluate(config)
@@ -50,6 +64,6 @@ def evaluate(options: EvaluateOptions) -> str:
     }
     text = json.dumps(report, indent=2)
     if options.output_path is not None:
-        Path(options.output_path).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.output_path).write_text(text + "\n")
+        with replaced(options.output_path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
     return text

@@ -219,6 +219,73 @@ def photographed_twice(
     return [(int(own), int(other)) for own, other in chosen.nonzero()]
 
 
+@dataclass(frozen=True)
+class NovelViews:
+    """Scenes of one photograph each, from where a second one of the same object was taken.
+
+    Images are in [-1, 1].
+    """
+
+    own: RgbdBatch
+    """The photographs that the Scenes are made of."""
+    other: RgbdBatch
+    """The second ones."""
+    given: Float[Tensor, "b 3 r r"]
+    """The first ones, as they are."""
+    target: Float[Tensor, "b 3 r r"]
+    """The second ones."""
+    solid: Tensor
+    """Where these show the object, bool [B, 1, R, R]."""
+    scene: Scene
+    """The Scenes."""
+    cameras: Float[Tensor, "b 25"]
+    """Of the second ones, in the Scenes' world."""
+    made: Float[Tensor, "b 3 r r"]
+    """The Scenes from there."""
+    plane: Float[Tensor, "b 3 r r"]
+    """The first ones on a plane through the origin, parallel to the image, from there."""
+
+
+@torch.no_grad()
+def novel_views(
+    generator: ImageGenerator, data: GanDataManager, places: Sequence[int], wall: float, size: int
+) -> Iterator[NovelViews]:
+    """All pairs of photographs of one object, ``size`` at a time; none for sets that do not say
+    which object an image shows, and from where."""
+    images = data.image_set
+    if images.objects is None or not _tells_views(data):
+        return
+    labels = torch.as_tensor(images.labels)[list(places)]
+    pairs = photographed_twice(labels, [images.objects[place] for place in places])
+    for start in range(0, len(pairs), size):
+        some = pairs[start : start + size]
+        own, other = (
+            RgbdBatch(
+                *(
+                    part.to(generator.device)
+                    for part in data.rgbd([places[pair[side]] for pair in some])
+                )
+            )
+            for side in (0, 1)
+        )
+        cameras = to_canonical(generator, own.labels, other.labels)
+        given, target = (batch.images.float() / 127.5 - 1 for batch in (own, other))
+        canonical = generator.canonical_labels(len(some))
+        flat = torch.full((len(some),), generator.radius, device=generator.device)
+        scene = scenes(generator, own, wall)
+        yield NovelViews(
+            own,
+            other,
+            given,
+            target,
+            other.distances > 0,
+            scene,
+            cameras,
+            seen(generator, scene, cameras).image,
+            plane_warp(given, canonical, cameras, flat)[0],
+        )
+
+
 @torch.no_grad()
 def novel_view_figures(
     generator: ImageGenerator, data: GanDataManager, places: Sequence[int], wall: float, size: int
@@ -227,39 +294,29 @@ def novel_view_figures(
     the pixels of the object.
 
     Beside it stand the input as it is (``unwarped``), and the input on a plane through the origin,
-    parallel to the image (``plane``). Nothing for sets that do not say which object an image shows.
+    parallel to the image (``plane``). Nothing for sets that `novel_views` has none of.
     """
-    images = data.image_set
-    if images.objects is None or images.labels is None or images.depth_kind != "z":
-        return {}
-    labels = torch.as_tensor(images.labels)[list(places)]
-    pairs = photographed_twice(labels, [images.objects[place] for place in places])
     means = Means()
-    device = generator.device
-    for start in range(0, len(pairs), size):
-        some = pairs[start : start + size]
-        own, other = (
-            RgbdBatch(
-                *(part.to(device) for part in data.rgbd([places[pair[side]] for pair in some]))
-            )
-            for side in (0, 1)
-        )
-        cameras = to_canonical(generator, own.labels, other.labels)
-        target, solid = other.images.float() / 127.5 - 1, other.distances > 0
-        given = own.images.float() / 127.5 - 1
-        canonical = generator.canonical_labels(len(some))
-        flat = torch.full((len(some),), generator.radius, device=device)
+    for views in novel_views(generator, data, places, wall, size):
         candidates = {
-            "novel_psnr": seen(generator, scenes(generator, own, wall), cameras).image,
-            "novel_psnr_unwarped": given,
-            "novel_psnr_plane": plane_warp(given, canonical, cameras, flat)[0],
+            "novel_psnr": views.made,
+            "novel_psnr_unwarped": views.given,
+            "novel_psnr_plane": views.plane,
         }
         for name, image in candidates.items():
-            relight = relit(image, target, solid)
-            means.add(name, psnr(image, target, solid).clamp(max=MOST_DB))
-            means.add(f"{name}_relit", psnr(relight, target, solid).clamp(max=MOST_DB))
+            relight = relit(image, views.target, views.solid)
+            means.add(name, psnr(image, views.target, views.solid).clamp(max=MOST_DB))
+            means.add(f"{name}_relit", psnr(relight, views.target, views.solid).clamp(max=MOST_DB))
+    if not _tells_views(data):
+        return {}
     # Photographs without the object have no figure.
     return {**means.figures(), "novel_pairs": float(means.counts.get("novel_psnr", 0))}
+
+
+def _tells_views(data: GanDataManager) -> bool:
+    """Whether a set says which object an image shows, from where, and how far away."""
+    images = data.image_set
+    return images.objects is not None and images.labels is not None and images.depth_kind == "z"
 
 
 def relit(

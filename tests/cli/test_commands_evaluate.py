@@ -19,6 +19,7 @@ from nerfstudio_gan3d.metrics.meshes import (
 from nerfstudio_gan3d.run import Run
 from tests.cli.test_commands import refuse, succeed
 from tests.metrics.reader import save
+from tests.training.micro import micro_config
 
 ALWAYS = {"mesh_nonempty", "mesh_watertight", "mesh_single"}
 
@@ -90,3 +91,34 @@ def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixt
     for resolution in (7, 513):
         wrong = told("--mesh-samples", 1, "--mesh-resolution", resolution)
         assert f"--mesh-resolution is {resolution}; it must lie between 8 and 512 cells." in wrong
+
+
+def test_what_cannot_be_measured_is_refused(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: object, config: object = "gone.yml") -> str:
+        return refuse(capsys, "evaluate", "--load-config", config, *words)
+
+    assert "--num-samples is 1; it must be at least 2." in told("--num-samples", 1)
+    assert "--seed is -1; it must lie between 0 and 10^18." in told("--seed", -1)
+    assert "--evaluator is gone.pt; there is no such file." in told("--evaluator", "gone.pt")
+    sizes = "--evaluator", trained, "--evaluator-size", 0
+    assert "--evaluator-size is 0; it must lie between 8 and 4096 pixels." in told(*sizes)
+    # Where the figures go is looked at before they are measured.
+    Path("folder").mkdir()
+    assert "--output-path is folder, which is a folder" in told("--output-path", "folder")
+    assert "nothing can be written to the folder /proc" in told("--output-path", "/proc/a.json")
+    assert "gone.yml: no such file" in told()
+    Path("list.yml").write_text("[1, 2]")
+    assert "list.yml: not the configuration of a gan3d method" in told(config="list.yml")
+    Path("broken.yml").write_text("a: [")
+    assert "broken.yml: not a configuration that this version can read" in told(config="broken.yml")
+    untrained = micro_config(Path("set"), Path("outputs").absolute())
+    untrained.save_config()
+    written = untrained.get_base_dir() / "config.yml"
+    folder = untrained.get_checkpoint_dir()
+    assert f"{folder}: there is no such directory of checkpoints" in told(config=written)
+    folder.mkdir()
+    assert f"{folder}: there is no step-*.ckpt" in told(config=written)
+    (folder / "step-000000007.ckpt").write_bytes(b"PK")
+    assert "step-000000007.ckpt: truncated or unreadable" in told(config=written)

@@ -109,7 +109,33 @@ def test_impossible_meshes_are_refused(trained: Path, capsys: pytest.CaptureFixt
     assert "--to-seed is -1" in told("--to-seed", -1)
     assert "--triangles is 3; a closed mesh has at least 4" in told("--triangles", 3)
     assert "--up is z and --output is a.glb; glTF defines y as up" in told("--up", "z")
-    assert "--longest-side is 0.0; it must be a positive length" in told("--longest-side", 0)
+    for length in (0.0, -1.0, 1e-10, 1e10, float("inf"), float("nan")):
+        wrong = f"--longest-side is {length}; it must be a positive length, from 1e-09 to 1e+09."
+        assert wrong in told("--longest-side", length)
     views = "--color-from", "views", "--color", "none"
     assert "--color-from views and --color none: views show rgb alone" in told(*views)
+    for option in ("--seed", "--to-seed", "--appearance-seed"):
+        for seed in (-1, 10**18):
+            wrong = f"{option} is {seed}; it must lie between 0 and 10^18."
+            assert wrong in told(option, seed)
     assert not list(Path().iterdir())
+
+
+def test_targets_are_looked_at_before_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(output: str, *words: object) -> str:
+        return refuse(capsys, "mesh", "--load-config", "gone.yml", "--output", output, *words)
+
+    Path("file").touch()
+    for name in ("folder.ply", "way_03.glb", "a.mtl", "b_00_texture.png"):
+        Path(name).mkdir()
+    before = sorted(Path().iterdir())
+    assert "--output is folder.ply, which is a folder" in told("folder.ply")
+    assert "file is a file and no folder" in told("file/new/a.ply")
+    assert "nothing can be written to the folder /proc" in told("/proc/new/a.ply")
+    assert "way_03.glb is a folder" in told("way.glb", "--to-seed", 1)
+    assert "a.mtl is a folder" in told("a.obj", "--texture", 64)
+    assert "b_00_texture.png is a folder" in told("b.obj", "--texture", 64, "--to-seed", 1)
+    # None of these is in the way of a mesh without them.
+    assert "gone.yml: no such file" in told("way.glb", "--to-seed", 1, "--steps", 3)
+    assert "gone.yml: no such file" in told("a.obj")
+    assert sorted(Path().iterdir()) == before

@@ -190,3 +190,24 @@ def test_what_does_not_go_together_is_refused(
     told = refuse(capsys, *words, "b.png", "--seeds", 0, "--outputs", "rgb,rgba")
     assert "b_rgba.png is a folder" in told
     assert {path.name for path in Path().iterdir()} == {"photo.png", "b_rgba.png"}
+
+
+def test_targets_are_looked_at_before_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def told(output: str, *words: object) -> str:
+        return refuse(capsys, "sample", "--load-config", "gone.yml", "--output", output, *words)
+
+    Path("file").touch()
+    for name in ("a.json", "b.npz", "c_matte.png", "folder/samples.json"):
+        Path(name).mkdir(parents=True)
+    before = sorted(Path().rglob("*"))
+    assert "--output is file, which is a file; give a folder" in told("file")
+    assert "file is a file and no folder" in told("file/a.png")
+    assert "nothing can be written to the folder /proc" in told("/proc/folder")
+    assert "nothing can be written to the folder /proc" in told("/proc/a.png")
+    assert "a.json is a folder" in told("a.png")
+    assert "b.npz is a folder" in told("b.mp4", "--turntable")
+    assert "c_matte.png is a folder" in told("c.png", "--outputs", "rgb,matte")
+    assert "folder/samples.json is a folder" in told("folder")
+    assert "gone.yml: no such file" in told("c.png", "--outputs", "rgb,depth16")
+    assert "--mix-seed is -1" in told("d.png", "--mix-seed", -1, "--mix-levels", "1")
+    assert sorted(Path().rglob("*")) == before

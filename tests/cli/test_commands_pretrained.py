@@ -18,6 +18,7 @@ from nerfstudio_gan3d.models.gan import GanModelConfig
 from nerfstudio_gan3d.models.settings import apply_settings, plain_settings
 from nerfstudio_gan3d.pretrained import bundle, unpack_file
 from nerfstudio_gan3d.run import Run, load_run
+from tests.export.full_disk import full_disk
 from tests.training.micro import data_set, micro_config, trainer
 
 
@@ -186,6 +187,45 @@ def test_what_cannot_be_unpacked_is_refused(file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_a_full_disk_leaves_the_place_as_it_was(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "empty").mkdir()
+    for folder in (elsewhere / "new" / "run", elsewhere / "empty"):
+        with full_disk(bytes_left=1000):
+            assert main(["pretrained", "ballgan-cars64", str(folder)]) == 2
+        file = folder / "nerfstudio_models" / "step-000003771.ckpt"
+        assert f"gan3d: {file}: could not be written (" in capsys.readouterr().err
+    assert [path.name for path in elsewhere.rglob("*")] == ["empty"]
+
+
+def test_an_interrupted_run_leaves_the_place_as_it_was(
+    file: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # The checkpoint is there then, and its config.yml is not.
+    monkeypatch.setattr(pretrained, "replaced", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        unpack_file(file, elsewhere / "new" / "run")
+    assert not list(elsewhere.iterdir())
+
+
+def test_places_that_cannot_be_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    for folder, sentence in (
+        (taken, f"the folder to write to is {taken}, which is a file; give a folder."),
+        (taken / "new", f"{taken} is a file and no folder."),
+        (Path("/proc/new"), "nothing can be written to the folder /proc"),
+    ):
+        assert main(["pretrained", "ballgan-cars64", str(folder)]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 def test_the_bundled_labelled_checkpoint(tmp_path: Path) -> None:
     name = "pix2pix3d-cars64"
     assert main(["pretrained", name, str(tmp_path / "cars")]) == 0
@@ -228,3 +268,28 @@ def test_the_bundled_surface_checkpoint(tmp_path: Path) -> None:
         assert 0.7 < long <= 1.04
         assert 0.25 < wide < long
         assert 0.15 < high < long
+
+
+def test_the_bundled_reconstruction_checkpoint(tmp_path: Path) -> None:
+    """Its figures are in the README: 36 dB from the own view of 200 held-out images. The kept ones
+    are held out, too."""
+    name = "g3dr-cars64"
+    assert main(["pretrained", name, str(tmp_path / "cars")]) == 0
+    file = Path(pretrained.__file__).parent / "assets" / f"{name}.safetensors"
+    assert file.stat().st_size <= 16e6
+    header, _ = pretrained.read_bundle(file)
+    assert header["figures"]["canonical_psnr"] >= 24
+    assert header["figures"]["novel_psnr"] > header["figures"]["novel_psnr_plane"]
+    opened = load_run(tmp_path / "cars", device="cpu")
+    store = opened.model.image_store
+    assert store is not None
+    own = opened.generator.canonical_labels(1)
+    for index in range(4):
+        view = store.view(index)
+        scene = opened.scene(SceneRequest(image=view))
+        found = opened.render(scene, own, ["rgb", "depth"])
+        target = view.image.movedim(1, -1).float() / 255
+        error = (found["rgb"] - target).square().mean()
+        assert -10 * error.log10() > 28
+        # A wall behind and a car before it: most of the depth is where it was said to be.
+        assert (found["depth"][..., 0] - view.distance[:, 0]).abs().median() < 0.02

@@ -49,6 +49,25 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "bird.png"
 
 
+def test_a_flatter_relief(
+    g3dr: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Depth keeps its middle, which is the origin's, and a quarter of what it is about it."""
+    out = tmp_path / "out"
+    options = ["--frames", 0, "--mesh", "none", "--splats", "none", "--relief", 0.25]
+    succeed(capsys, "reconstruct", photo, "--load-config", g3dr, "--output", out, *options)
+    opened = load_run(out / "run", device="cpu")
+    assert isinstance(opened.model, G3drModel)
+    middle = (NEAR + FAR) / 2
+    expected = middle + 0.25 * (NEAR + torch.arange(SIDE) / 16 * (FAR - NEAR) - middle)
+    torch.testing.assert_close(opened.model.images.view(0).distance[0, 0, :, 3], expected)
+    assert json.loads((out / "reconstruction.json").read_text())["relief"] == 0.25
+    for wrong in (0, 1.5, "nan"):
+        command = ["reconstruct", photo, "--load-config", g3dr, "--output", tmp_path / "no"]
+        told = refuse(capsys, *command, "--relief", wrong)
+        assert f"--relief is {float(wrong)}; it must be more than 0 and at most 1" in told
+
+
 def test_everything_is_written(
     g3dr: Path, g3dr_run: Run, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +149,13 @@ def test_bad_input_is_one_sentence(
     assert "--azimuths is 'left'" in refused(photo, g3dr, "--azimuths", "left")
     assert "--frames is 1" in refused(photo, g3dr, "--frames", 1)
     assert "--behind is 2.0" in refused(photo, g3dr, "--behind", 2)
+    for place, sentence in (
+        (photo, "which is a file; give a folder"),
+        (photo / "new", "is a file and no folder"),
+        ("/proc/new", "nothing can be written to the folder /proc"),
+    ):
+        words = ["reconstruct", photo, "--load-config", "gone.yml", "--output", place]
+        assert sentence in refuse(capsys, *words)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     assert str(text) in refused(text, g3dr)

@@ -24,6 +24,7 @@ from nerfstudio_gan3d.cli import main
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.pretrained import read_header, unpack_file
 from nerfstudio_gan3d.run import Run, load_run
+from tests.export.full_disk import full_disk
 
 PATIENCE = 120.0
 """Seconds that a viewer may take to answer on a busy machine."""
@@ -93,12 +94,22 @@ def test_what_cannot_be_packed_or_viewed_is_refused(
     kept = packed.read_bytes()
     figures = tmp_path / "figures.json"
     figures.write_text("{")
+    folder = tmp_path / "folder.safetensors"
+    folder.mkdir()
+    gone = tmp_path / "gone.safetensors"
     for words, sentence in (
         (["pack", str(trained), "--output", str(tmp_path / "a.zip")], "ends in .safetensors"),
         (["pack", str(tmp_path), "--output", str(other)], "config.yml"),
         (["pack", str(trained), "--output", str(packed), "--figures", str(figures)], "not JSON"),
         (["view", str(other)], "not a packed run"),
-        (["view", str(tmp_path / "gone.safetensors")], "not a packed run"),
+        (["pack", str(gone), "--output", str(folder)], "which is a folder"),
+        (["pack", str(gone), "--output", "/proc/a.safetensors"], "nothing can be written to"),
+        (["pack", str(gone), "--output", str(other), "--figures", str(gone)], "--figures is"),
+        (["view", str(gone)], "not a packed run (no such file)"),
+        (["view", str(folder)], "not a packed run (a folder); give a file that gan3d pack wrote"),
+        (["view", "cars"], "or one of 3dgen-cars64, ballgan-cars64, "),
+        (["view", str(packed), "--keep", str(other)], "which is a file; give a folder"),
+        (["view", str(packed), "--keep", "/proc/new"], "nothing can be written to"),
         (["view", str(packed), "--port", "70000"], "--port is 70000"),
         (["view", str(packed), "--keep", str(used)], "not an empty folder"),
     ):
@@ -106,6 +117,10 @@ def test_what_cannot_be_packed_or_viewed_is_refused(
         told = capsys.readouterr().err
         assert sentence in told
         assert told.count("\n") == 1
+    with full_disk(bytes_left=1000):
+        assert main(["pack", str(trained), "--output", str(packed)]) == 2
+    assert f"{packed}: could not be written (" in capsys.readouterr().err
+    assert not [path for path in packed.parent.iterdir() if path.name.startswith(".")]
     assert packed.read_bytes() == kept
     assert sorted(path.name for path in used.iterdir()) == ["thesis.tex"]
 

@@ -105,6 +105,10 @@ def test_impossible_splats_are_refused(
     assert "must end in .ply or .splat" in told(output="a.glb")
     assert "--report is a.txt; it must end in .json" in told("--report", "a.txt")
     assert "--count is 0; it must lie between 1 and" in told("--count", 0)
+    assert "--seed is -1; it must lie between 0 and 10^18." in told("--seed", -1)
+    assert "--report is /proc/a.json, but nothing can be written" in told(
+        "--report", "/proc/a.json"
+    )
     assert "--size is 0.0" in told("--size", 0)
     assert "--refine-steps is -1" in told("--refine-steps", -1)
     assert "--behind is 1.5" in told("--behind", 1.5)

@@ -59,8 +59,11 @@ def test_a_level_of_a_surface_is_an_occupancy():
 def test_a_scene_without_a_surface_says_how_far_it_is_from_one():
     # sigmoid(-1) = 0.2689.
     empty = solid(Full(raw=-1.0))
-    with pytest.raises(ValueError, match=r"no occupancy .* level 0\.5; the highest is 0\.2689"):
+    sentence = r"no surface: its occupancy is nowhere above 0\.5 \(the highest is 0\.2689\)"
+    with pytest.raises(ValueError, match=sentence):
         extract_mesh(empty, 16)
+    with pytest.raises(ValueError, match=r"no occupancy .* level 0\.4; the highest is 0\.2689"):
+        extract_mesh(empty, 16, level=0.4)
     full = extract_mesh(empty, 16, level=0.2, color="none")
     assert full.volume == pytest.approx(1.0, rel=1e-5)
 
