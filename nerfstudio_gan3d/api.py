@@ -31,21 +31,35 @@ from nerfstudio_gan3d.api_inputs import (
     one_camera,
     sized_cameras,
 )
-from nerfstudio_gan3d.api_outputs import Images, Output, chosen_outputs, render_images
+from nerfstudio_gan3d.api_outputs import (
+    Images,
+    Output,
+    chosen_outputs,
+    classes_palette,
+    render_images,
+    scene_splats,
+)
 from nerfstudio_gan3d.cameras import labels_to_cameras
-from nerfstudio_gan3d.data.palettes import class_colours
 from nerfstudio_gan3d.export.mesh import extract_mesh
+from nerfstudio_gan3d.export.splat_refine import Rasterizer
+from nerfstudio_gan3d.export.splats import (
+    DEFAULT_CELLS,
+    DEFAULT_COUNT,
+    DEFAULT_SIZE,
+    DEFAULT_STEPS,
+)
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import Appearance, LabelView, SceneRequest
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.pretrained import bundled_names, unpack
+from nerfstudio_gan3d.rendering.splatting import Splats
 from nerfstudio_gan3d.run import Run, load_run
 from nerfstudio_gan3d.scene import Scene
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gan:
-    """A trained model: Scenes, their pictures and their meshes. No gradients are recorded.
+    """A trained model: Scenes, their pictures, meshes and splats. No gradients are recorded.
 
     Cameras are given in one of three ways: rows of (azimuth, elevation) in degrees ``[V, 2]``
     (azimuth 0 looks at the front, +z, and 90 stands at +x; y is up), which stand at the distance of
@@ -228,12 +242,7 @@ class Gan:
         Raises:
             ValueError: If there is no surface, or there are no classes to colour.
         """
-        palette = ()
-        if color == "labels":
-            labels = self.run.labels("color = labels")
-            if labels.kind == "edge":
-                raise ValueError("color = labels: edge maps have no classes; choose rgb or none")
-            palette = class_colours(labels)
+        palette = classes_palette(self.run) if color == "labels" else ()
         return extract_mesh(
             scene,
             resolution,
@@ -243,6 +252,57 @@ class Gan:
             self.device,
             palette,
             texture=texture,
+        )
+
+    def splats(
+        self,
+        scene: Scene,
+        count: int = DEFAULT_COUNT,
+        *,
+        size: float = DEFAULT_SIZE,
+        steps: int = DEFAULT_STEPS,
+        resolution: int = DEFAULT_CELLS,
+        level: float | Literal["auto"] = "auto",
+        color: Literal["rgb", "labels"] = "rgb",
+        behind: float | None = None,
+        rasterizer: Rasterizer = "auto",
+    ) -> Splats:
+        """The foreground of one Scene as 3D Gaussians, as `gan3d splats` makes them: object-world
+        units, y up.
+
+        Args:
+            scene: One Scene (B = 1).
+            count: Splats that are put on the surface; those that end up invisible are dropped.
+            size: Of a splat along the surface before it is refined (a standard deviation), in mean
+                distances to the four nearest others.
+            steps: In which the splats learn to look like the Scene; 0 computes them directly, in a
+                moment.
+            resolution: Cells along the longest side of the box, of the grid that finds the surface.
+            level: Which surface, as `mesh` takes it.
+            color: rgb are the Scene's own colours; labels those of the classes with the highest
+                score.
+            behind: Of models that take images: leaves out what lies farther than this behind the
+                origin, in half sides of the box, -1 to 1.
+            rasterizer: What draws the splats meanwhile: torch runs everywhere, gsplat needs a CUDA
+                GPU; auto is gsplat where the model is on one.
+
+        `nerfstudio_gan3d.export.splat_files.write_splats` writes PLY and .splat.
+
+        Raises:
+            ValueError: If there is no surface, there are no classes to colour, the run does not say
+                where its cameras stand, or gsplat is asked for without a GPU.
+        """
+        return scene_splats(
+            self.run,
+            scene,
+            count,
+            size,
+            steps=steps,
+            resolution=resolution,
+            level=level,
+            palette=classes_palette(self.run) if color == "labels" else (),
+            behind=behind,
+            rasterizer=rasterizer,
         )
 
     def _conditioning(self, camera: CameraInput | None) -> tuple[float, ...] | None:

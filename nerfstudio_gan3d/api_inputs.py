@@ -30,6 +30,7 @@ from nerfstudio_gan3d.export.inputs import (
 from nerfstudio_gan3d.image_views import ImageView
 from nerfstudio_gan3d.latents import LabelView, SceneRequest
 from nerfstudio_gan3d.run import Run
+from nerfstudio_gan3d.seeds import check_seed
 from nerfstudio_gan3d.viewer.image_files import DepthMap, Photo, make_view, read_depth, read_photo
 
 CameraInput: TypeAlias = Cameras | Tensor | np.ndarray | Sequence[Any]
@@ -177,7 +178,10 @@ def image_view(
 
 
 def check_used(run: Run, request: SceneRequest) -> None:
-    """Raises ValueError for parts of a request that would change nothing."""
+    """Raises ValueError for parts of a request that would change nothing, and for seeds that
+    nothing can be drawn with."""
+    for name in (item.name for item in dataclasses.fields(request) if item.name.endswith("seed")):
+        check_seed(name, getattr(request, name))
     plain, of = SceneRequest(), f"{run.folder} is a run of {run.config.method_name}"
     if takes_images(run):
         for name in (item.name for item in dataclasses.fields(plain) if item.name != "image"):

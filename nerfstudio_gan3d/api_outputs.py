@@ -1,4 +1,4 @@
-"""What Python code gets: pictures of a Scene as arrays."""
+"""What Python code gets of a Scene: pictures as arrays, and splats."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from nerfstudio.cameras.cameras import Cameras
 
-from nerfstudio_gan3d.data.palettes import class_colours, ids_from_colors
+from nerfstudio_gan3d.data.palettes import Palette, class_colours, ids_from_colors
+from nerfstudio_gan3d.export.inputs import image_settings
 from nerfstudio_gan3d.export.outputs import PictureOutput
+from nerfstudio_gan3d.export.splat_refine import Rasterizer
+from nerfstudio_gan3d.export.splat_views import surroundings
+from nerfstudio_gan3d.export.splats import TRAINING_VIEWS, make_splats
 from nerfstudio_gan3d.export.transparency import straight_colours
 from nerfstudio_gan3d.models.outputs import Backdrop
+from nerfstudio_gan3d.rendering.splatting import Splats
 from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Scene
 
@@ -104,6 +109,72 @@ def render_images(
         alpha=arrays["accumulation"][..., 0],
         labels=_class_ids(run, arrays["labels"]) if "labels" in outputs else None,
         rgba=rgba,
+    )
+
+
+def classes_palette(run: Run) -> Palette:
+    """Colours of a run's classes, 0 to 255; raises ValueError for a run without classes."""
+    labels = run.labels("color = labels")
+    if labels.kind == "edge":
+        raise ValueError("color = labels: edge maps have no classes; choose another colour")
+    return class_colours(labels)
+
+
+def scene_splats(
+    run: Run,
+    scene: Scene,
+    count: int,
+    size: float,
+    *,
+    steps: int,
+    resolution: int,
+    level: float | Literal["auto"],
+    palette: Palette,
+    behind: float | None,
+    rasterizer: Rasterizer,
+) -> Splats:
+    """Splats of one Scene's foreground, made from where the run's Scenes are looked at.
+
+    Args:
+        run: Of the Scene.
+        scene: One Scene (B = 1).
+        count, size, steps, resolution, level, palette, rasterizer: As `make_splats` takes them.
+        behind: Leaves out what lies farther than this behind the origin, in half sides of the box.
+
+    Raises:
+        ValueError: If a number is impossible, there is no surface, or the run does not have what is
+            asked for.
+    """
+    if scene.batch_size != 1:
+        raise ValueError(f"scene holds {scene.batch_size} Scenes; give one")
+    if count < 1:
+        raise ValueError(f"count = {count}: give a positive number of splats")
+    if not size > 0:
+        raise ValueError(f"size = {size}: it must be positive")
+    if steps < 0:
+        raise ValueError(f"steps = {steps}: give 0, which refines nothing, or more")
+    farthest = None
+    if behind is not None:
+        if not -1 < behind < 1:
+            raise ValueError(f"behind = {behind}: it must lie between -1 and 1")
+        farthest = -behind * image_settings(run, f"behind = {behind}").box[2] / 2
+    # The sentence about runs that do not say where their cameras stand is there.
+    run.orbit([0.0])
+    around = surroundings(run.settings)
+    return make_splats(
+        scene.with_background(None),
+        run.generator.settings,
+        around.training(TRAINING_VIEWS),
+        count,
+        size,
+        steps=steps,
+        resolution=resolution,
+        level=level,
+        palette=palette,
+        behind=farthest,
+        device=run.device,
+        rasterizer=rasterizer,
+        one_sided=around.one_sided,
     )
 
 

@@ -13,10 +13,9 @@ from typing import Literal
 from tyro.conf import Positional
 
 from nerfstudio_gan3d.export.targets import check_folder, check_target
+from nerfstudio_gan3d.seeds import check_seed
 
 MAXIMUM_SIGMA = 100.0
-SEED_LIMIT = 10**18
-"""Torch takes 64 bits, and twice a seed is drawn with."""
 
 
 def check_truncation(truncation: float) -> None:
@@ -26,12 +25,6 @@ def check_truncation(truncation: float) -> None:
             f"--truncation is {truncation}; it must lie between 0 (the mean shape) and 2, and 1 "
             "switches truncation off."
         )
-
-
-def check_seed(option: str, seed: int | None) -> None:
-    """Raises ValueError for a seed that nothing can be drawn with."""
-    if seed is not None and not 0 <= seed < SEED_LIMIT:
-        raise ValueError(f"{option} is {seed}; it must lie between 0 and 10^18.")
 
 
 @dataclass

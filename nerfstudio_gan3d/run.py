@@ -243,8 +243,7 @@ def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
         file, state = chosen, read_checkpoint(chosen)
     else:
         # A run's checkpoints lie beside its config.yml, wherever both were moved to since.
-        inside = folder / config.relative_model_dir.name
-        file, state, _ = newest_whole(inside if inside.is_dir() else config.get_checkpoint_dir())
+        file, state, _ = newest_whole(checkpoint_folder(config, folder))
     step = int(state["step"])
     settings = config.pipeline.model
     assert isinstance(settings, SceneModelConfig)
@@ -264,6 +263,13 @@ def load_run(path: str | Path, device: torch.device | str | None = None) -> Run:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = model.to(device).eval().requires_grad_(False)
     return Run(folder.absolute(), config, model, file.absolute(), step)
+
+
+def checkpoint_folder(config: TrainerConfig, folder: Path) -> Path:
+    """Where the checkpoints of a run lie: in its ``folder``, wherever that is now, or else where
+    its configuration says that they were written."""
+    inside = folder / config.relative_model_dir.name
+    return inside if inside.is_dir() else config.get_checkpoint_dir()
 
 
 def _config_path(path: Path) -> Path:

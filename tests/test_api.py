@@ -294,6 +294,8 @@ def test_what_a_method_does_not_have_is_refused(ballgan: Gan, pix2pix3d: Gan, g3
     refused(
         "appearance_seed = 3: this generator has no appearance code", ballgan, appearance_seed=3
     )
+    refused("^seed is -1; it must lie between 0 and", ballgan, seed=-1)
+    refused("^other_seed is 1000000000000000000; ", ballgan, other_seed=10**18)
     refused("mix_seed = 3 and mix_levels = .*mixing needs", ballgan, mix_seed=3)
     refused("label_map: only its camera is given", pix2pix3d, label_camera=(0, 0))
     refused("label_map: a kept map", pix2pix3d, label_map=0, label_camera=(0, 0))

@@ -1,4 +1,4 @@
-"""One car of BallGAN from around, without its background, and as a mesh.
+"""One car of BallGAN from around, without its background, as a mesh, and as splats.
 
 python docs/examples/ballgan.py ballgan-cars64 out
 python docs/examples/ballgan.py RUN/config.yml out --seed 3
@@ -14,10 +14,11 @@ from PIL import Image
 
 import nerfstudio_gan3d
 from nerfstudio_gan3d.export.mesh import write_mesh
+from nerfstudio_gan3d.export.splat_files import write_splats
 
 
 def main() -> None:
-    """Writes orbit.png, foreground.png and mesh.glb."""
+    """Writes orbit.png, foreground.png, mesh.glb and splats.ply."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resolution", type=int, default=128, help="cells of the mesh's grid")
+    parser.add_argument("--splat-steps", type=int, default=240, help="0 is quick, and coarser")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
 
@@ -38,6 +40,10 @@ def main() -> None:
 
     mesh = gan.mesh(scene, options.resolution, largest_component=True)
     write_mesh(mesh, options.output / "mesh.glb")
+
+    # Many splat viewers take y for pointing down.
+    splats = gan.splats(scene, steps=options.splat_steps)
+    write_splats(splats, options.output / "splats.ply", up="y-down")
 
 
 def save(pictures: np.ndarray | None, file: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio_gan3d.cli_options import check_seed, check_truncation
+from nerfstudio_gan3d.cli_options import check_truncation
 from nerfstudio_gan3d.export.given import KEPT_MAPS as KEPT_MAPS
 from nerfstudio_gan3d.export.given import check_given as check_given
 from nerfstudio_gan3d.export.given import check_one_given, check_surface
@@ -14,6 +14,7 @@ from nerfstudio_gan3d.export.outputs import PictureOutput as PictureOutput
 from nerfstudio_gan3d.export.outputs import parse_outputs as parse_outputs
 from nerfstudio_gan3d.export.sample_options import SampleOptions as SampleOptions
 from nerfstudio_gan3d.export.targets import check_target
+from nerfstudio_gan3d.seeds import check_seed
 
 MESH_SUFFIXES = (".ply", ".obj", ".glb")
 TEXTURE_SUFFIXES = (".glb", ".obj")

@@ -84,6 +84,12 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
     middle = settings.view_radius
     view = replace(view, distance=middle + (view.distance - middle) * options.relief)
     scene = run.scene(SceneRequest(image=view))
+    # What there may be nothing to make of comes before the first file.
+    mesh = splats = None
+    if options.mesh != "none":
+        mesh = scene_mesh(run, scene, options.resolution, options.behind)
+    if options.splats != "none":
+        splats = scene_splats(run, scene, options.behind)
     told = [_views(run, options, settings, scene, view)]
     if options.frames:
         file = options.output / "orbit.mp4"
@@ -91,16 +97,15 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         frames = (block(tiles(run, scene, one, OUTPUTS, options.size)) for one in cameras.split(1))
         write_video(frames, file, FRAMES_PER_SECOND)
         told.append(f"{file}: {options.frames} frames, rgb and depth")
-    if options.mesh != "none":
+    if mesh is not None:
         file = options.output / f"mesh.{options.mesh}"
-        mesh = scene_mesh(run, scene, options.resolution, options.behind)
         write_mesh(mesh, file)
         told.append(f"{file}: {describe(mesh)}")
-    if options.splats != "none":
+    if splats is not None:
         file = options.output / f"splats.{options.splats}"
-        splats, alike = scene_splats(run, scene, options.behind)
-        write_splats(splats, file, comments=[f"made by {made_of['command']}"])
-        told.append(f"{file}: {len(splats)} splats, PSNR {alike:.1f} dB from held-out views")
+        gaussians, alike = splats
+        write_splats(gaussians, file, comments=[f"made by {made_of['command']}"])
+        told.append(f"{file}: {len(gaussians)} splats, PSNR {alike:.1f} dB from held-out views")
     if options.run:
         folder = options.output / "run"
         write_scene_run(run, view, folder)
@@ -191,7 +196,9 @@ def scene_splats(run: Run, scene: Scene, behind: float | None) -> tuple[Splats, 
     around, settings = surroundings(run.settings), run.generator.settings
     limit = None if behind is None else -behind * scene.bounds.box[2] / 2
     cameras = around.training(TRAINING_VIEWS)
-    splats = make_splats(scene, settings, cameras, behind=limit, device=run.device)
+    splats = make_splats(
+        scene, settings, cameras, behind=limit, device=run.device, one_sided=around.one_sided
+    )
     cameras = around.held_out().to(run.device)
     pictures = scene_views(scene, settings, cameras, behind=limit)
     return splats, float(splat_psnr(splats, cameras, pictures).mean())

@@ -11,9 +11,9 @@ from tyro.conf import Positional
 
 from nerfstudio_gan3d.data.prepare_options import DEPTH_MODEL
 from nerfstudio_gan3d.export.targets import check_folder
+from nerfstudio_gan3d.seeds import check_seed
 
 LARGEST_TURN = 90.0
-MOST_SEED = 10**18 + 1
 
 
 @dataclass(kw_only=True)
@@ -160,8 +160,7 @@ class GenerateOptions(SceneOptions):
                 f"--template is {self.template!r}; write {{name}} where the class's name belongs, "
                 "as in 'a photo of a {name}'."
             )
-        if not 0 <= self.seed < MOST_SEED:
-            raise ValueError(f"--seed is {self.seed}; it must lie between 0 and 10^18.")
+        check_seed("--seed", self.seed)
         if self.steps is not None and not 1 <= self.steps <= 10000:
             raise ValueError(f"--steps is {self.steps}; it must lie between 1 and 10000.")
         if self.guidance is not None and not 0 <= self.guidance < float("inf"):

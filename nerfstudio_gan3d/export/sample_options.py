@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from nerfstudio_gan3d.cli_options import check_seed, check_truncation
+from nerfstudio_gan3d.cli_options import check_truncation
 from nerfstudio_gan3d.export.given import check_given, check_kept
 from nerfstudio_gan3d.export.number_lists import (
     parse_images,
@@ -25,6 +25,7 @@ from nerfstudio_gan3d.export.outputs import (
     parse_outputs,
 )
 from nerfstudio_gan3d.export.targets import check_folder, check_target
+from nerfstudio_gan3d.seeds import check_seed
 
 VIDEO_SUFFIXES = (".mp4", ".gif")
 

@@ -67,6 +67,7 @@ def splats(options: SplatOptions) -> str:
         behind=behind,
         device=device,
         rasterizer=rasterizer,
+        one_sided=around.one_sided,
     )
     seconds = time.perf_counter() - start
     cameras = around.held_out().to(device)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio_gan3d.cli_options import check_seed, check_truncation
+from nerfstudio_gan3d.cli_options import check_truncation
 from nerfstudio_gan3d.export.given import check_one_given, check_surface
 from nerfstudio_gan3d.export.targets import check_target
+from nerfstudio_gan3d.seeds import check_seed
 
 SPLAT_SUFFIXES = (".ply", ".splat")
 MOST_SPLATS = 2_000_000

@@ -51,8 +51,8 @@ def chosen_rasterizer(name: Rasterizer, device: torch.device) -> Literal["torch"
         return "gsplat" if device.type == "cuda" else "torch"
     if name == "gsplat" and device.type != "cuda":
         raise ValueError(
-            "--rasterizer gsplat needs a CUDA GPU, and there is none here; leave it out to refine "
-            "the splats on the CPU"
+            "rasterizer gsplat needs a CUDA GPU, and there is none here; leave the rasterizer out "
+            "to refine the splats on the CPU"
         )
     return name
 

@@ -41,6 +41,11 @@ class Surroundings:
     elevation_deg: tuple[float, float] = (-5.0, 50.0)
     """Smallest and largest elevation above the horizon."""
 
+    @property
+    def one_sided(self) -> bool:
+        """Whether the Scene is looked at from one side alone."""
+        return self.azimuth_deg[1] - self.azimuth_deg[0] < 180
+
     def cameras(self, count: int, turn: float = 0.0) -> Float[Tensor, "v 25"]:
         """Cameras spread evenly: elevations even in their sine, azimuths by the golden ratio.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from nerfstudio_gan3d.data.palettes import Palette, colorize
 from nerfstudio_gan3d.export.level import NoSurfaceError
 from nerfstudio_gan3d.export.mesh import extract_mesh, vertex_colors, vertex_labels
+from nerfstudio_gan3d.export.ray_casting import seen_faces
 from nerfstudio_gan3d.export.splat_refine import Rasterizer, refine_splats
-from nerfstudio_gan3d.export.splat_views import VIEW_SIDE, scene_views
+from nerfstudio_gan3d.export.splat_views import VIEW_SIDE, Surroundings, scene_views
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.rendering.splatting import Splats
 from nerfstudio_gan3d.scene import Scene
@@ -24,19 +25,34 @@ from nerfstudio_gan3d.scene import Scene
 __all__ = ["Splats", "make_splats", "quick_splats", "surface_splats"]
 
 DEFAULT_COUNT, DEFAULT_SIZE, DEFAULT_STEPS, DEFAULT_CELLS = 4000, 0.8, 240, 64
-QUICK_COUNT, QUICK_STEPS, QUICK_CELLS = 2500, 40, 40
+QUICK_COUNT = 2500
 TRAINING_VIEWS, TRAINING_SIDE = 32, 96
 """Number and side in pixels of the pictures that splats are refined with. Larger ones cost more and
 teach little more."""
 SHOWN_SIDES = VIEW_SIDE, 512
 """Sides of the pictures in which splats shall look right: small ones, and a viewer's."""
-QUICK_VIEWS, QUICK_SIDE = 10, 64
-"""The same of `quick_splats`."""
 FLATNESS = 0.1
 """Thickness of a splat across the surface, in its size along it."""
 OPACITY = 0.8
 """Of every splat, before it is refined."""
 _NEIGHBOURS = 4
+
+
+class Quickness(NamedTuple):
+    """How `quick_splats` saves time."""
+
+    views: int
+    """Pictures that splats are refined with ..."""
+    side: int
+    """... and their side in pixels."""
+    steps: int
+    """Of the refinement."""
+    cells: int
+    """Of the grid that finds the surface."""
+
+
+ALL_AROUND, ONE_SIDED = Quickness(10, 64, 40, 40), Quickness(6, 48, 24, 32)
+"""Scenes that are looked at from one side fill the pictures, so that each takes longer."""
 
 
 def surface_points(
@@ -82,6 +98,7 @@ def surface_splats(
     behind: float | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    seen_from: Float[Tensor, "v 25"] | None = None,
 ) -> Splats:
     """Flat Gaussians along the surface of a Scene (B = 1), directly computed.
 
@@ -97,16 +114,25 @@ def surface_splats(
         behind: Leaves out what lies farther along -z than this, object-world units.
         device: Where the Scene's tensors are.
         seed: Of the points on the surface.
+        seen_from: Leaves out what none of these cameras sees, of a Scene that is looked at from
+            one side, and counts the grid's cells along the box's depth (z).
 
     Raises:
-        ValueError: If there is no surface, none before ``behind``, or the Scene has no such
-            classes.
+        ValueError: If there is no surface, none before ``behind``, none that is seen, or the Scene
+            has no such classes.
     """
+    if seen_from is not None:
+        sides = scene.bounds.box
+        resolution = round(resolution * max(sides) / sides[2])
     mesh = extract_mesh(scene, resolution, level, "none", device=device, normals="faces")
     if behind is not None:
         mesh.update_faces((mesh.triangles[:, :, 2] > behind).all(1))
         if not len(mesh.faces):
             raise NoSurfaceError(f"nothing of the Scene's surface lies before z = {behind:.4g}")
+    if seen_from is not None:
+        mesh.update_faces(seen_faces(mesh, seen_from, TRAINING_SIDE))
+        if not len(mesh.faces):
+            raise NoSurfaceError("the cameras see nothing of the Scene's surface")
     points, normals = surface_points(mesh, count, seed)
     if palette:
         ids = vertex_labels(scene, points, len(palette), device)
@@ -146,6 +172,7 @@ def make_splats(
     device: torch.device | str = "cpu",
     rasterizer: Rasterizer = "auto",
     seed: int = 0,
+    one_sided: bool = False,
 ) -> Splats:
     """The foreground of a Scene (B = 1) as Gaussians in the object world.
 
@@ -161,6 +188,8 @@ def make_splats(
         side: Of the pictures, in pixels.
         resolution, level, palette, behind, device, seed: As `surface_splats` takes them.
         rasterizer: As `refine_splats` takes it.
+        one_sided: Whether the Scene is looked at from the side of these cameras alone, so that
+            splats that none of them sees would be wasted: `Surroundings.one_sided`.
 
     Raises:
         ValueError: If there is no surface, the Scene has no such classes, or gsplat is asked for
@@ -176,6 +205,7 @@ def make_splats(
         behind=behind,
         device=device,
         seed=seed,
+        seen_from=cameras if one_sided else None,
     )
     if not steps:
         return splats
@@ -196,21 +226,24 @@ def make_splats(
 def quick_splats(
     scene: Scene,
     settings: RenderSettings,
-    cameras: Float[Tensor, "v 25"],
+    around: Surroundings,
     count: int = QUICK_COUNT,
     device: torch.device | str = "cpu",
 ) -> Splats:
-    """`make_splats` for a live viewer: fewer, refined for a moment towards small pictures.
+    """`make_splats` for a live viewer: fewer, refined for a moment towards small pictures from
+    where the Scene is looked at.
 
-    `QUICK_VIEWS` cameras suffice. Raises ValueError if there is no surface.
+    Raises ValueError if there is no surface.
     """
+    quick = ONE_SIDED if around.one_sided else ALL_AROUND
     return make_splats(
         scene,
         settings,
-        cameras,
+        around.training(quick.views),
         count,
-        steps=QUICK_STEPS,
-        side=QUICK_SIDE,
-        resolution=QUICK_CELLS,
+        steps=quick.steps,
+        side=quick.side,
+        resolution=quick.cells,
         device=device,
+        one_sided=around.one_sided,
     )

@@ -22,7 +22,7 @@ def evaluate(options: EvaluateOptions) -> str:
     """
     from nerfstudio.utils.eval_utils import eval_setup
 
-    from nerfstudio_gan3d.run import read_config
+    from nerfstudio_gan3d.run import checkpoint_folder, read_config
     from nerfstudio_gan3d.training.checkpoints import newest_whole
     from nerfstudio_gan3d.training.pipeline import GanPipeline
 
@@ -44,9 +44,14 @@ def evaluate(options: EvaluateOptions) -> str:
         raise ValueError(f"--load-config {options.load_config}: no such file; give a config.yml")
     # nerfstudio reports a file that is no configuration, and a folder without a whole checkpoint,
     # with errors that name neither.
-    newest = newest_whole(read_config(options.load_config).get_checkpoint_dir()).path
+    folder = checkpoint_folder(
+        read_config(options.load_config), options.load_config.absolute().parent
+    )
+    newest = newest_whole(folder).path
 
     def of_newest(config: TrainerConfig) -> TrainerConfig:
+        # A copied run is measured by its own checkpoint, and not by that which it was copied from.
+        config.relative_model_dir = folder
         config.load_step = int(newest.stem.removeprefix("step-"))
         return config
 

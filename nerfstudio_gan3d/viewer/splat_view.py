@@ -15,7 +15,7 @@ from viser import ViserServer
 
 from nerfstudio_gan3d.cameras import object_to_nerfstudio
 from nerfstudio_gan3d.export.splat_views import surroundings
-from nerfstudio_gan3d.export.splats import QUICK_VIEWS, quick_splats
+from nerfstudio_gan3d.export.splats import quick_splats
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.scene_model import SceneModel
 from nerfstudio_gan3d.rendering.splatting import Splats, rotations
@@ -112,14 +112,13 @@ class SplatView:
 
 
 def splat_maker(model: SceneModel[Any, Any, Any]) -> Make:
-    """Makes splats of a model's Scenes, quickly, towards pictures from all around."""
-    cameras = surroundings(model.config).training(QUICK_VIEWS)
+    """Makes splats of a model's Scenes, quickly, towards pictures from where they are looked at."""
+    around = surroundings(model.config)
 
     def make(request: SceneRequest) -> Splats:
         with torch.no_grad():
             scene = model.make_scene(request).with_background(None)
-        settings = model.generator_ema.settings
-        return quick_splats(scene, settings, cameras.to(model.device), device=model.device)
+        return quick_splats(scene, model.generator_ema.settings, around, device=model.device)
 
     return make
 

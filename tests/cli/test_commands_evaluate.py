@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_figures_of_meshes(
     assert ALWAYS | {"mesh_chamfer", "mesh_normal_consistency"} <= set(expected)
     assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-4)
     assert ("label_maps" in results) == (kind == "labelled")
+
+
+def test_a_copied_run_is_measured_by_its_own_checkpoint(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(trained.parent, copy)
+    words = ["--num-samples", 4, "--output-path", "figures.json"]
+    succeed(capsys, "evaluate", "--load-config", copy / "config.yml", *words)
+    used = Path(json.loads(Path("figures.json").read_text())["checkpoint"])
+    assert used.parent == copy / "nerfstudio_models"
 
 
 def test_no_meshes_unless_they_are_asked_for(

@@ -14,6 +14,7 @@ import trimesh
 from PIL import Image
 
 from nerfstudio_gan3d.cameras import camera_angles
+from nerfstudio_gan3d.export import reconstruct
 from nerfstudio_gan3d.export.reconstruct import around, scene_mesh
 from nerfstudio_gan3d.export.splat_files import read_splats
 from nerfstudio_gan3d.latents import SceneRequest
@@ -169,6 +170,22 @@ def test_bad_input_is_one_sentence(
     assert "not an empty folder" in refuse(capsys, *command)
     assert (taken / "mine.txt").read_text() == "keep"
     assert [path.name for path in taken.parent.iterdir()] == ["run"]
+
+
+def test_without_a_surface_nothing_is_written(
+    g3dr: Path,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(*_: object) -> None:
+        raise ValueError("the Scene has no surface")
+
+    monkeypatch.setattr(reconstruct, "scene_splats", none)
+    command = ["reconstruct", photo, "--load-config", g3dr, "--output", tmp_path / "out"]
+    assert "no surface" in refuse(capsys, *command, "--mesh", "none")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_film_goes_around_the_photographs_camera() -> None:

@@ -11,7 +11,9 @@ import pytest
 import trimesh
 from PIL import Image
 
+from nerfstudio_gan3d.export.splat_files import read_splats
 from nerfstudio_gan3d.image_views import STORED_IMAGES
+from nerfstudio_gan3d.metrics.meshes import nearest_on_mesh
 from tests.cli.g3dr_run import untrained_g3dr
 from tests.models.tiny_g3dr import SIDE, kept_images
 from tests.packaging.project import ROOT
@@ -58,7 +60,7 @@ def test_every_example_is_run_here() -> None:
 
 
 def test_ballgan(run_example) -> None:
-    out = run_example("ballgan", "ballgan-cars64", "--seed", 3)
+    out = run_example("ballgan", "ballgan-cars64", "--seed", 3, "--splat-steps", 0)
     orbit = views(out / "orbit.png", 6, 64)
     alone = views(out / "foreground.png", 6, 64)
     assert alone.shape[-1] == 4
@@ -70,8 +72,17 @@ def test_ballgan(run_example) -> None:
     assert np.abs(apart).max() <= 6
     assert (alone[alpha[..., 0] == 0] == 0).all()
     # A car of the data set is longer (z) than it is wide (x).
-    extents = surface(out / "mesh.glb").extents
-    assert extents[2] > extents[0]
+    mesh = surface(out / "mesh.glb")
+    assert mesh.extents[2] > mesh.extents[0]
+    # Splats lie where the mesh does, which has cells of 0.05, but for crumbs; with y pointing down.
+    places = read_splats(out / "splats.ply").means.double().numpy()
+    assert len(places) == 4000
+    upright, upside_down = (
+        np.median(nearest_on_mesh(mesh, places * turn).distances)
+        for turn in ([1, -1, -1], [1, 1, 1])
+    )
+    assert upright < 0.015
+    assert upside_down > 2 * upright
 
 
 def test_pix2pix3d(run_example) -> None:

@@ -22,6 +22,7 @@ from nerfstudio_gan3d.export.splats import (
     FLATNESS,
     OPACITY,
     make_splats,
+    quick_splats,
     surface_points,
     surface_splats,
     turned_to,
@@ -43,6 +44,25 @@ def ball() -> Scene:
     """A solid ball of radius 0.3 whose colour is the position."""
     # Rays are half opaque 0.004 below the surface.
     return scene_of(Balls(slope=1e5))
+
+
+def test_splats_of_one_side_lie_where_it_is_seen() -> None:
+    """From distance d a ball of radius r is seen where z > r^2 / d. The box is twice as wide as
+    deep, and its 32 cells are counted along the depth: each is 1/64."""
+    around = Surroundings(radius=1.9, focal=1.5, azimuth_deg=(0.0, 0.0), elevation_deg=(0.0, 0.0))
+    assert around.one_sided
+    assert not AROUND.one_sided
+    scene = scene_of(Balls(radii=(0.2,), slope=1e5), (1.0, 1.0, 0.5))
+    cameras = around.training(1)
+    splats = surface_splats(scene, 800, resolution=32, level=SURFACE, seen_from=cameras)
+    assert len(splats) == 800
+    # Triangles at the horizon and their neighbours reach beyond it by two cells at most.
+    assert float(splats.means[:, 2].min()) > 0.2**2 / 1.9 - 2 / 64
+    # Chords as long as a cell's diagonal lie up to 3 / 64^2 / (8 * 0.2) below the ball.
+    assert float((splats.means.norm(dim=-1) - 0.2).abs().max()) < 3 / 64**2 / (8 * 0.2)
+    quick = quick_splats(scene, SETTINGS, around, 200)
+    assert 100 < len(quick) <= 200
+    assert float(quick.means[:, 2].median()) > 0.05
 
 
 def test_splats_lie_flat_on_a_ball_and_have_its_colours():
@@ -204,7 +224,7 @@ def test_gsplat_is_refused_without_a_gpu():
     assert chosen_rasterizer("auto", torch.device("cpu")) == "torch"
     assert chosen_rasterizer("auto", torch.device("cuda")) == "gsplat"
     cameras = AROUND.training(1)
-    with pytest.raises(ValueError, match="--rasterizer gsplat needs a CUDA GPU"):
+    with pytest.raises(ValueError, match="rasterizer gsplat needs a CUDA GPU"):
         refine_splats(known_splats(), cameras, torch.zeros(1, 8, 8, 4), 1, rasterizer="gsplat")
 
 
