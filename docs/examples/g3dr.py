@@ -1,7 +1,7 @@
 """A photograph with depth to a Scene of G3DR: views from its sides, their depth, and a mesh.
 
+python docs/examples/g3dr.py g3dr-cars64 out
 python docs/examples/g3dr.py RUN/config.yml out --image photo.jpg --depth photo_depth.png
-python docs/examples/g3dr.py RUN/config.yml out
 """
 
 from __future__ import annotations

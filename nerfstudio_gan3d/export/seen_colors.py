@@ -20,7 +20,7 @@ VIEWS = 24
 MOST_PIXELS = 256
 """Side of the largest pictures."""
 TOLERANCE = 0.08
-"""How far a picture's depth may be from a place that it shows, in longest sides of the box. Volumes
+"""How far a picture's depth may be from a place that it shows, in depths (z) of the box. Volumes
 are soft: what pictures show lies this far about the surface."""
 _FULL_WEIGHT = 0.2
 _RAYS = 2**14
@@ -103,7 +103,7 @@ def look_at_scene(
             seen = [found.foreground[..., :3], found.accumulation, found.foreground_distance]
             parts.append(torch.cat(seen, -1)[0].float().cpu())
         pictures.append(torch.cat(parts).T.unflatten(1, (side, side)))
-    return SeenColors(torch.stack(pictures), cameras.cpu(), TOLERANCE * max(scene.bounds.box))
+    return SeenColors(torch.stack(pictures), cameras.cpu(), TOLERANCE * scene.bounds.box[2])
 
 
 def seen_colors(run: Run, scene: Scene) -> SeenColors:
