@@ -40,6 +40,7 @@ from nerfstudio_gan3d.api_outputs import (
     scene_splats,
 )
 from nerfstudio_gan3d.cameras import labels_to_cameras
+from nerfstudio_gan3d.export.cut import cut_off, plane_behind
 from nerfstudio_gan3d.export.mesh import extract_mesh
 from nerfstudio_gan3d.export.splat_refine import Rasterizer
 from nerfstudio_gan3d.export.splats import (
@@ -225,6 +226,7 @@ class Gan:
         color: Literal["rgb", "labels", "none"] = "rgb",
         largest_component: bool = False,
         texture: int = 0,
+        behind: float | None = None,
     ) -> trimesh.Trimesh:
         """The surface of one Scene, as `gan3d mesh` extracts it: object-world units, y up.
 
@@ -236,6 +238,8 @@ class Gan:
                 class ids as ``vertex_attributes["label"]``.
             largest_component: Keep only the connected part with the largest area.
             texture: Side of a texture in texels in place of colours of the vertices; 0 makes none.
+            behind: Of models that take images: leaves out what lies farther than this behind the
+                origin, in half sides of the box, -1 to 1.
 
         `nerfstudio_gan3d.export.mesh.write_mesh` writes PLY, OBJ and GLB.
 
@@ -243,6 +247,8 @@ class Gan:
             ValueError: If there is no surface, or there are no classes to colour.
         """
         palette = classes_palette(self.run) if color == "labels" else ()
+        if behind is not None:
+            scene = cut_off(scene, plane_behind(self.run, behind, "behind"))
         return extract_mesh(
             scene,
             resolution,

@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_gan3d.data.palettes import Palette, class_colours, ids_from_colors
-from nerfstudio_gan3d.export.inputs import image_settings
+from nerfstudio_gan3d.export.cut import plane_behind
 from nerfstudio_gan3d.export.outputs import PictureOutput
 from nerfstudio_gan3d.export.splat_refine import Rasterizer
 from nerfstudio_gan3d.export.splat_views import surroundings
@@ -153,11 +153,7 @@ def scene_splats(
         raise ValueError(f"size = {size}: it must be positive")
     if steps < 0:
         raise ValueError(f"steps = {steps}: give 0, which refines nothing, or more")
-    farthest = None
-    if behind is not None:
-        if not -1 < behind < 1:
-            raise ValueError(f"behind = {behind}: it must lie between -1 and 1")
-        farthest = -behind * image_settings(run, f"behind = {behind}").box[2] / 2
+    farthest = None if behind is None else plane_behind(run, behind, "behind")
     # The sentence about runs that do not say where their cameras stand is there.
     run.orbit([0.0])
     around = surroundings(run.settings)

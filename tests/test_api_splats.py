@@ -99,8 +99,8 @@ def test_refused_in_one_sentence(ballgan: Gan, monkeypatch: pytest.MonkeyPatch) 
         "count = 0: give a positive number of splats": {"count": 0},
         r"size = 0\.0: it must be positive": {"size": 0.0},
         "steps = -1: give 0, which refines nothing, or more": {"steps": -1},
-        r"behind = 1\.0: it must lie between -1 and 1": {"behind": 1.0},
-        r"behind = 0\.6: .* not made of photographs": {"behind": 0.6},
+        r"^behind is 1\.0; it must lie between -1 and 1": {"behind": 1.0},
+        "^behind: .* not made of photographs": {"behind": 0.6},
         "color = labels: .* a method without labels": {"color": "labels"},
     }
     for match, given in cases.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from nerfstudio_gan3d.data.palettes import Palette, class_colours
+from nerfstudio_gan3d.export.cut import cut_off, plane_behind
 from nerfstudio_gan3d.export.inputs import (
     check_seedless,
     chosen_inputs,
@@ -44,6 +45,7 @@ def mesh(options: MeshOptions) -> str:
     check_seedless(run, options)
     beside = options.depth, options.input_azimuth, options.input_elevation
     given = one_input(run, options.given, *beside)
+    plane = None if options.behind is None else plane_behind(run, options.behind, "--behind")
     files, told = options.files, []
     for index, file in enumerate(files):
         request = SceneRequest(
@@ -57,7 +59,7 @@ def mesh(options: MeshOptions) -> str:
             request = given.asked(request)
         scene = run.scene(request)
         found = extract_mesh(
-            scene,
+            scene if plane is None else cut_off(scene, plane),
             options.resolution,
             options.level,
             options.color,

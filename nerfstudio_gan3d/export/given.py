@@ -73,6 +73,12 @@ def check_one_given(
     check_given(option, own if number is None else number, depth, azimuth, elevation)
 
 
+def check_behind(name: str, behind: float | None) -> None:
+    """Raises ValueError for a plane outside of the box, half sides of it behind the origin."""
+    if behind is not None and not -1 < behind < 1:
+        raise ValueError(f"{name} is {behind}; it must lie between -1 and 1.")
+
+
 def check_surface(resolution: int, level: float | Literal["auto"]) -> None:
     """Raises ValueError for a grid or a density that no surface is looked for with."""
     if not 8 <= resolution <= 1024:

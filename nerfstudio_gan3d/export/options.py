@@ -8,8 +8,8 @@ from typing import Literal
 
 from nerfstudio_gan3d.cli_options import check_truncation
 from nerfstudio_gan3d.export.given import KEPT_MAPS as KEPT_MAPS
+from nerfstudio_gan3d.export.given import check_behind, check_one_given, check_surface
 from nerfstudio_gan3d.export.given import check_given as check_given
-from nerfstudio_gan3d.export.given import check_one_given, check_surface
 from nerfstudio_gan3d.export.outputs import PictureOutput as PictureOutput
 from nerfstudio_gan3d.export.outputs import parse_outputs as parse_outputs
 from nerfstudio_gan3d.export.sample_options import SampleOptions as SampleOptions
@@ -66,6 +66,9 @@ class MeshOptions:
     """Normals of the vertices: from the density's gradient, or means of the triangles'."""
     largest_component: bool = False
     """Keep only the largest connected part."""
+    behind: float | None = None
+    """Of models that take images: leave out what lies farther than this behind the origin, in half
+    sides of the box; 0.6 parts the bundled cars from what is behind them."""
     triangles: int | None = None
     """The most triangles; the default keeps all that the grid gives."""
     up: Literal["y", "z"] = "y"
@@ -109,6 +112,7 @@ class MeshOptions:
             raise ValueError(
                 f"--color-from views and --color {self.color}: views show rgb alone; leave one out."
             )
+        check_behind("--behind", self.behind)
         self._check_texture()
         self._check_shape()
         self._check_way()

@@ -18,9 +18,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels
+from nerfstudio_gan3d.export.cut import cut_off, plane_behind
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.inputs import content_of, depth_beside, image_settings, photo_view
-from nerfstudio_gan3d.export.mesh import describe, extract_mesh, largest_part, write_mesh
+from nerfstudio_gan3d.export.level import NoSurfaceError
+from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
 from nerfstudio_gan3d.export.pictures import (
     block,
     color_depth,
@@ -194,7 +196,7 @@ def scene_splats(run: Run, scene: Scene, behind: float | None) -> tuple[Splats, 
         ValueError: If there is no surface, or none is left.
     """
     around, settings = surroundings(run.settings), run.generator.settings
-    limit = None if behind is None else -behind * scene.bounds.box[2] / 2
+    limit = None if behind is None else plane_behind(run, behind, "--behind")
     cameras = around.training(TRAINING_VIEWS)
     splats = make_splats(
         scene, settings, cameras, behind=limit, device=run.device, one_sided=around.one_sided
@@ -212,18 +214,14 @@ def scene_mesh(run: Run, scene: Scene, resolution: int, behind: float | None) ->
         ValueError: If there is no surface, or none is left.
     """
     sides = scene.bounds.box
-    mesh = extract_mesh(scene, round(resolution * max(sides) / sides[2]), device=run.device)
+    cells = round(resolution * max(sides) / sides[2])
     if behind is None:
-        return mesh
-    limit = -behind * sides[2] / 2
-    kept = (mesh.triangles[:, :, 2] > limit).all(1)
-    if not kept.any():
-        raise ValueError(f"--behind is {behind}; nothing of the surface lies before it")
-    part = mesh.copy()
-    part.update_faces(kept)
-    part.remove_unreferenced_vertices()
-    part.metadata.update(mesh.metadata)
-    return largest_part(part)
+        return extract_mesh(scene, cells, device=run.device)
+    front = cut_off(scene, plane_behind(run, behind, "--behind"))
+    try:
+        return extract_mesh(front, cells, largest_component=True, device=run.device)
+    except NoSurfaceError as error:
+        raise NoSurfaceError(f"--behind is {behind}; before it {error}") from error
 
 
 def write_scene_run(run: Run, view: ImageView, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from nerfstudio_gan3d.data.prepare_options import DEPTH_MODEL
+from nerfstudio_gan3d.export.given import check_behind
 from nerfstudio_gan3d.export.targets import check_folder
 from nerfstudio_gan3d.seeds import check_seed
 
@@ -73,8 +74,7 @@ class SceneOptions:
             raise ValueError(
                 f"--resolution is {self.resolution}; it must lie between 8 and 1024 cells."
             )
-        if self.behind is not None and not -1 < self.behind < 1:
-            raise ValueError(f"--behind is {self.behind}; it must lie between -1 and 1.")
+        check_behind("--behind", self.behind)
         check_folder("--output", self.output, [self.output / "reconstruction.json"])
 
     def angles(self) -> list[float]:

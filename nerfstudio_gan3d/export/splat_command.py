@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from nerfstudio_gan3d.export.commands import class_palette
+from nerfstudio_gan3d.export.cut import plane_behind
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.inputs import check_seedless, image_settings, one_input
+from nerfstudio_gan3d.export.inputs import check_seedless, one_input
 from nerfstudio_gan3d.export.record import command_line, described
 from nerfstudio_gan3d.export.sheets import check_codes
 from nerfstudio_gan3d.export.splat_files import write_splats
@@ -36,10 +37,7 @@ def splats(options: SplatOptions) -> str:
         check_codes(run, "--appearance-seed")
     palette = class_palette(run) if options.color == "labels" else ()
     check_seedless(run, options)
-    behind = None
-    if options.behind is not None:
-        image_settings(run, "--behind")
-        behind = -options.behind * run.settings.box[2] / 2
+    behind = None if options.behind is None else plane_behind(run, options.behind, "--behind")
     request = SceneRequest(
         seed=options.seed,
         truncation=options.truncation,

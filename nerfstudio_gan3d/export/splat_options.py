@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nerfstudio_gan3d.cli_options import check_truncation
-from nerfstudio_gan3d.export.given import check_one_given, check_surface
+from nerfstudio_gan3d.export.given import check_behind, check_one_given, check_surface
 from nerfstudio_gan3d.export.targets import check_target
 from nerfstudio_gan3d.seeds import check_seed
 
@@ -97,8 +97,7 @@ class SplatOptions:
         if self.rasterizer == "gsplat" and not self.refine_steps:
             raise ValueError("--rasterizer gsplat and --refine-steps 0: nothing is refined.")
         check_surface(self.resolution, self.level)
-        if self.behind is not None and not -1 < self.behind < 1:
-            raise ValueError(f"--behind is {self.behind}; it must lie between -1 and 1.")
+        check_behind("--behind", self.behind)
         check_seed("--seed", self.seed)
         check_seed("--appearance-seed", self.appearance_seed)
         beside = self.depth, self.input_azimuth, self.input_elevation

@@ -17,6 +17,7 @@ from nerfstudio_gan3d.export.mesh import extract_mesh
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.image_generator import ImageGenerator
 from nerfstudio_gan3d.models.reconstruction import with_wall
+from nerfstudio_gan3d.pretrained import unpack
 from nerfstudio_gan3d.run import Run, load_run
 from nerfstudio_gan3d.viewer.image_files import make_view, read_depth, read_photo
 from tests.cli.g3dr_run import untrained_g3dr
@@ -222,3 +223,29 @@ def test_what_does_not_go_with_images_is_refused(
     left = {path.suffix for path in Path().iterdir()} - {".png"}
     assert not left
     assert not Path("a.png").exists()
+
+
+def test_a_mesh_ends_before_what_is_behind(
+    elsewhere: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled cars stand before a wall 0.85 half sides of a box 1.8 deep behind the origin."""
+    unpack("g3dr-cars64", Path("cars"))
+    words = ["mesh", "--resolution", 48, "--output", "car.ply", "--color", "none"]
+    succeed(capsys, *words, "--load-config", "cars/config.yml")
+    whole = trimesh.load("car.ply", force="mesh")
+    assert isinstance(whole, trimesh.Trimesh)
+    assert whole.bounds[0, 2] < -0.85 * 0.9
+    succeed(
+        capsys, *words, "--load-config", "cars/config.yml", "--behind", 0.6, "--largest-component"
+    )
+    car = trimesh.load("car.ply", force="mesh")
+    assert isinstance(car, trimesh.Trimesh)
+    assert car.is_watertight
+    # Cells are 3.4 / 48; the wall is as wide as the box.
+    assert car.bounds[0, 2] > -0.6 * 0.9 - 3.4 / 48
+    assert whole.extents[0] > 3.3
+    assert car.extents[0] < whole.extents[0] / 2
+    assert "--behind: " in refuse(capsys, *words, "--load-config", trained, "--behind", 0.6)
+    assert "--behind is 1.0; it must" in refuse(
+        capsys, *words, "--load-config", "cars/config.yml", "--behind", 1
+    )

@@ -208,7 +208,13 @@ def test_what_is_behind_is_left_out_of_a_mesh(g3dr_run: Run) -> None:
     assert len(whole.split()) == 3
     front = scene_mesh(g3dr_run, scene, 48, 0.3)
     assert len(front.split()) == 1
+    assert front.is_watertight
     np.testing.assert_allclose(front.bounds.mean(0), [0, 0, 0.2], atol=0.02)
+    # A ball that is cut through is closed by a lid in the plane, within a cell of 2/48.
+    half = scene_mesh(g3dr_run, scene, 48, -0.2)
+    assert half.is_watertight
+    assert half.bounds[0, 2] == pytest.approx(0.2, abs=2 / 48)
+    assert half.volume == pytest.approx(2 / 3 * np.pi * 0.2**3, abs=np.pi * 0.2**2 * 2 / 48)
     np.testing.assert_allclose(front.extents, 0.4, atol=0.04)
     with pytest.raises(ValueError, match=r"--behind is -0\.9"):
         scene_mesh(g3dr_run, scene, 48, -0.9)
