@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
 from nerfstudio_gan3d.export.pictures import azimuths, tiles
@@ -29,6 +28,7 @@ from nerfstudio_gan3d.metrics.nearest import (
 )
 from nerfstudio_gan3d.run import Run, load_run
 from nerfstudio_gan3d.training.evaluation import make_images, real_batches
+from nerfstudio_gan3d.training.opening import open_pipeline
 from nerfstudio_gan3d.training.pipeline import GanPipeline
 
 ROWS = ("rgb", "foreground", "depth")
@@ -87,7 +87,7 @@ def main() -> None:
         "samples": samples_picture(run, range(12), options.truncation),
         "views": views_picture(run, range(6), options.truncation),
     }
-    _, pipeline, _, _ = eval_setup(options.load_config, test_mode="test")
+    _, pipeline, _ = open_pipeline(options.load_config)
     assert isinstance(pipeline, GanPipeline)
     pictures["nearest"] = nearest_picture(pipeline, options.evaluator).numpy()
     for name, picture in pictures.items():

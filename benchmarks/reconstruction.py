@@ -17,13 +17,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 from torch import Tensor
 
 from nerfstudio_gan3d.export.pictures import color_depth
 from nerfstudio_gan3d.metrics.reconstruction import psnr
 from nerfstudio_gan3d.models.image_generator import ImageGenerator
+from nerfstudio_gan3d.training.opening import open_pipeline
 from nerfstudio_gan3d.training.reconstruction import ReconstructionPipeline
 from nerfstudio_gan3d.training.reconstruction_evaluation import NovelViews, novel_views, seen
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="PNG file to draw pairs to")
     parser.add_argument("--columns", type=int, default=10, help="pairs drawn, evenly spread")
     arguments = parser.parse_args()
-    pipeline = eval_setup(arguments.load_config, test_mode="test")[1]
+    pipeline = open_pipeline(arguments.load_config)[1]
     if not isinstance(pipeline, ReconstructionPipeline):
         raise SystemExit(f"{arguments.load_config}: not a run that makes Scenes of images")
     model, data = pipeline.model, pipeline.datamanager

@@ -35,9 +35,9 @@ SIZES = ((96, 144), (128, 192), (171, 256))
 def load(arguments: argparse.Namespace) -> GanModel:
     """The model of a training run, or an untrained one."""
     if arguments.load_config is not None:
-        from nerfstudio.utils.eval_utils import eval_setup
+        from nerfstudio_gan3d.training.opening import open_pipeline
 
-        pipeline = eval_setup(arguments.load_config, test_mode="inference")[1]
+        pipeline = open_pipeline(arguments.load_config, "inference")[1]
         assert isinstance(pipeline.model, GanModel)
         return pipeline.model
     config = fit_to_cars(ballgan_tiny())

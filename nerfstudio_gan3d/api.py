@@ -40,7 +40,8 @@ from nerfstudio_gan3d.api_outputs import (
     scene_splats,
 )
 from nerfstudio_gan3d.cameras import labels_to_cameras
-from nerfstudio_gan3d.export.cut import cut_off, plane_behind
+from nerfstudio_gan3d.export.cut import cut_off
+from nerfstudio_gan3d.export.inputs import plane_behind
 from nerfstudio_gan3d.export.mesh import extract_mesh
 from nerfstudio_gan3d.export.splat_refine import Rasterizer
 from nerfstudio_gan3d.export.splats import (
@@ -283,7 +284,8 @@ class Gan:
                 distances to the four nearest others.
             steps: In which the splats learn to look like the Scene; 0 computes them directly, in a
                 moment.
-            resolution: Cells along the longest side of the box, of the grid that finds the surface.
+            resolution: Cells of the grid that finds the surface, along the longest side of the box,
+                or its depth (z) where Scenes are made of images.
             level: Which surface, as `mesh` takes it.
             color: rgb are the Scene's own colours; labels those of the classes with the highest
                 score.

@@ -11,7 +11,7 @@ from jaxtyping import Float32, UInt8
 from nerfstudio.cameras.cameras import Cameras
 
 from nerfstudio_gan3d.data.palettes import Palette, class_colours, ids_from_colors
-from nerfstudio_gan3d.export.cut import plane_behind
+from nerfstudio_gan3d.export.inputs import plane_behind
 from nerfstudio_gan3d.export.outputs import PictureOutput
 from nerfstudio_gan3d.export.splat_refine import Rasterizer
 from nerfstudio_gan3d.export.splat_views import surroundings

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def pack(options: PackOptions) -> str:
         metadata,
     )
     shown = "" if options.licence else " It says nothing of a licence (--licence)."
-    return f"{written}. Look at it with: gan3d view {options.output}.{shown}"
+    return f"{written}.{shown} Look at it with: gan3d view {shlex.quote(str(options.output))}"
 
 
 def preview(run: Run) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from nerfstudio_gan3d.data.palettes import Palette, class_colours
-from nerfstudio_gan3d.export.cut import cut_off, plane_behind
+from nerfstudio_gan3d.export.cut import cut_off
 from nerfstudio_gan3d.export.inputs import (
     check_seedless,
     chosen_inputs,
     one_input,
     photo_square,
+    plane_behind,
     takes_images,
 )
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh

@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nerfstudio_gan3d.export.given import check_behind
-from nerfstudio_gan3d.export.inputs import image_settings
-from nerfstudio_gan3d.run import Run
 from nerfstudio_gan3d.scene import Field, FieldSamples, Scene
 
 STEEPNESS = 1e5
@@ -34,21 +31,6 @@ class Before:
         found = self.field.query(positions, directions)
         falling = STEEPNESS * (positions[..., 2:] - self.limit)
         return replace(found, raw_density=torch.minimum(found.raw_density, falling))
-
-
-def plane_behind(run: Run, behind: float, name: str) -> float:
-    """Where, along z in object-world units, Scenes that are made of images are cut off.
-
-    Args:
-        run: Of the Scenes.
-        behind: How far behind the origin, in half sides of the box.
-        name: What the user knows it by.
-
-    Raises:
-        ValueError: If it lies outside of the box, or the Scenes are not made of images.
-    """
-    check_behind(name, behind)
-    return -behind * image_settings(run, name).box[2] / 2
 
 
 def cut_off(scene: Scene, limit: float) -> Scene:

@@ -16,6 +16,8 @@ from torch import Tensor
 from nerfstudio_gan3d.scene import Scene
 
 POINTS_PER_QUERY = 2**17
+MOST_CELLS = 1024
+"""Along the longest side of a box: the largest grid that memory is sure to hold."""
 JOINED_CELLS = 1e-4
 """Distance, in cells, below which vertices are one."""
 
@@ -93,6 +95,22 @@ def raw_at(
     if not bool(found.isfinite().all()):
         raise ValueError("the Scene's density is not finite everywhere; the training has diverged")
     return found
+
+
+def cells_along_depth(box: tuple[float, float, float], resolution: int) -> int:
+    """Cells along the longest side of a box, of which ``resolution`` lie along its depth (z).
+
+    Raises:
+        ValueError: If they are more than `MOST_CELLS`.
+    """
+    cells = round(resolution * max(box) / box[2])
+    if cells > MOST_CELLS:
+        raise ValueError(
+            f"resolution is {resolution}: along the depth of this box, which is "
+            f"{max(box) / box[2]:.3g} times as wide; give at most "
+            f"{int(MOST_CELLS * box[2] / max(box))}"
+        )
+    return cells
 
 
 def density_grid(

@@ -23,6 +23,7 @@ from nerfstudio_gan3d.data.palettes import class_colours, colorize
 from nerfstudio_gan3d.data.prepare import centre_square
 from nerfstudio_gan3d.data.resize import resize_image, resize_label_map
 from nerfstudio_gan3d.data.sample_data import bundled_cars
+from nerfstudio_gan3d.export.given import check_behind
 from nerfstudio_gan3d.export.number_lists import parse_images, parse_inputs
 from nerfstudio_gan3d.export.sample_options import SampleOptions
 from nerfstudio_gan3d.image_views import ImageView
@@ -84,6 +85,21 @@ def image_settings(run: Run, asked: str = "") -> G3drModelConfig:
             "of photographs; open one of gan3d-g3dr or gan3d-g3dr-tiny"
         )
     return run.settings
+
+
+def plane_behind(run: Run, behind: float, name: str) -> float:
+    """Where, along z in object-world units, Scenes that are made of images are cut off.
+
+    Args:
+        run: Of the Scenes.
+        behind: How far behind the origin, in half sides of the box.
+        name: What the user knows it by.
+
+    Raises:
+        ValueError: If it lies outside of the box, or the Scenes are not made of images.
+    """
+    check_behind(name, behind)
+    return -behind * image_settings(run, name).box[2] / 2
 
 
 def check_seedless(run: Run, options: Any) -> None:

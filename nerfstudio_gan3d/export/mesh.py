@@ -18,6 +18,7 @@ from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import SimpleMaterial
 
 from nerfstudio_gan3d.data.palettes import Palette, colorize
+from nerfstudio_gan3d.export.cut import Before
 from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.export.grid import POINTS_PER_QUERY, density_grid, surface
 from nerfstudio_gan3d.export.level import LONGEST_RAY, surface_level
@@ -85,18 +86,22 @@ def vertex_labels(
 
 
 def vertex_normals(
-    scene: Scene, mesh: trimesh.Trimesh, device: torch.device | str = "cpu"
+    scene: Scene, mesh: trimesh.Trimesh, device: torch.device | str = "cpu", cell: float = 0.0
 ) -> NDArray[np.floating]:
     """Unit normals ``[V, 3]`` out of the surface, from the gradient of the raw density.
 
     They do not show the grid's cells, as the means of the triangles' normals do. Two kinds of
-    vertices keep these means: those in the faces of the Scene's box, since a lid is cut through the
-    density and does not lie across its gradient; and those where the gradient vanishes or is not
+    vertices keep these means: those in the faces of the Scene's box, and of one that is cut off
+    those within a ``cell`` of that plane, since a lid is cut through the density and does not lie
+    across its gradient; and those where the gradient vanishes or is not
     finite (a density that stands still has no direction, and glTF demands unit vectors).
     """
     normals = np.array(mesh.vertex_normals)
     half = np.array(scene.bounds.box) / 2
-    free = np.flatnonzero((np.abs(mesh.vertices) < half * (1 - 1e-6)).all(1))
+    inside = (np.abs(mesh.vertices) < half * (1 - 1e-6)).all(1)
+    if isinstance(scene.field, Before):
+        inside &= mesh.vertices[:, 2] > scene.field.limit + cell
+    free = np.flatnonzero(inside)
     for start in range(0, len(free), _GRADIENTS_PER_QUERY):
         rows = free[start : start + _GRADIENTS_PER_QUERY]
         positions = torch.from_numpy(np.asarray(mesh.vertices)[rows]).float().to(device)
@@ -174,7 +179,7 @@ def extract_mesh(
         mesh = decimated(mesh, triangles, scene.bounds.box)
     outwards = mesh.vertex_normals
     if normals == "gradient":
-        outwards = vertex_normals(scene, mesh, device)
+        outwards = vertex_normals(scene, mesh, device, max(scene.bounds.box) / resolution)
 
     def class_colors(positions: NDArray[np.floating]) -> NDArray[np.uint8]:
         return colorize(vertex_labels(scene, positions, len(palette), device)[None], palette)[0]

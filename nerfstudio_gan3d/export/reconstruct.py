@@ -18,9 +18,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nerfstudio_gan3d.cameras import orbit_labels
-from nerfstudio_gan3d.export.cut import cut_off, plane_behind
+from nerfstudio_gan3d.export.arcs import around
+from nerfstudio_gan3d.export.cut import cut_off
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.inputs import content_of, depth_beside, image_settings, photo_view
+from nerfstudio_gan3d.export.grid import cells_along_depth
+from nerfstudio_gan3d.export.inputs import (
+    content_of,
+    depth_beside,
+    image_settings,
+    photo_view,
+    plane_behind,
+)
 from nerfstudio_gan3d.export.level import NoSurfaceError
 from nerfstudio_gan3d.export.mesh import describe, extract_mesh, write_mesh
 from nerfstudio_gan3d.export.pictures import (
@@ -48,8 +56,6 @@ from nerfstudio_gan3d.training.checkpoints import read_checkpoint
 from nerfstudio_gan3d.viewer.image_files import estimate_depth, make_view, read_photo
 
 OUTPUTS = ("rgb", "depth")
-FILM_TURN = 0.25, 0.1
-"""Largest azimuth and elevation of the film, radians: the path of the published videos."""
 FRAMES_PER_SECOND = 40
 
 
@@ -113,6 +119,7 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         write_scene_run(run, view, folder)
         told.append(f"{folder}: look at it with ns-viewer --load-config {folder / CONFIG_NAME}")
     record = options.output / "reconstruction.json"
+    views = described(run, _cameras(settings, options))
     content: dict[str, Any] = {
         **made_of,
         "run": str(run.folder),
@@ -121,7 +128,11 @@ def write_scene(run: Run, options: SceneOptions, view: ImageView, made_of: dict[
         "images_seen": run.images_seen,
         "depth_range": list(settings.depth_range),
         "relief": options.relief,
-        "views": described(run, _cameras(settings, options)),
+        # Angles as they were asked for, and as the files are named.
+        "views": [
+            {**view, "azimuth_deg": angle}
+            for view, angle in zip(views, options.angles(), strict=True)
+        ],
     }
     with replaced(record) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -150,14 +161,6 @@ def photograph(options: ReconstructOptions, settings: G3drModelConfig) -> tuple[
 def _cameras(settings: G3drModelConfig, options: SceneOptions) -> Float[Tensor, "v 25"]:
     azimuth = torch.deg2rad(torch.tensor(options.angles()))
     elevation = torch.full_like(azimuth, math.radians(options.elevation))
-    return orbit_labels(azimuth, elevation, settings.view_radius, focal=settings.view_focal)
-
-
-def around(settings: G3drModelConfig, frames: int) -> Float[Tensor, "f 25"]:
-    """The published videos' path: azimuth ``0.25 sin(2 pi s)`` and elevation ``0.1 cos(2 pi s)``,
-    radians, once around the photograph's own camera without a double at the end."""
-    way = 2 * math.pi * torch.arange(frames) / frames
-    azimuth, elevation = FILM_TURN[0] * way.sin(), FILM_TURN[1] * way.cos()
     return orbit_labels(azimuth, elevation, settings.view_radius, focal=settings.view_focal)
 
 
@@ -195,13 +198,13 @@ def scene_splats(run: Run, scene: Scene, behind: float | None) -> tuple[Splats, 
     Raises:
         ValueError: If there is no surface, or none is left.
     """
-    around, settings = surroundings(run.settings), run.generator.settings
+    section, settings = surroundings(run.settings), run.generator.settings
     limit = None if behind is None else plane_behind(run, behind, "--behind")
-    cameras = around.training(TRAINING_VIEWS)
+    cameras = section.training(TRAINING_VIEWS)
     splats = make_splats(
-        scene, settings, cameras, behind=limit, device=run.device, one_sided=around.one_sided
+        scene, settings, cameras, behind=limit, device=run.device, one_sided=section.one_sided
     )
-    cameras = around.held_out().to(run.device)
+    cameras = section.held_out().to(run.device)
     pictures = scene_views(scene, settings, cameras, behind=limit)
     return splats, float(splat_psnr(splats, cameras, pictures).mean())
 
@@ -213,8 +216,7 @@ def scene_mesh(run: Run, scene: Scene, resolution: int, behind: float | None) ->
     Raises:
         ValueError: If there is no surface, or none is left.
     """
-    sides = scene.bounds.box
-    cells = round(resolution * max(sides) / sides[2])
+    cells = cells_along_depth(scene.bounds.box, resolution)
     if behind is None:
         return extract_mesh(scene, cells, device=run.device)
     front = cut_off(scene, plane_behind(run, behind, "--behind"))

@@ -10,8 +10,14 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from nerfstudio_gan3d.export.arcs import arc, around
 from nerfstudio_gan3d.export.films import film
-from nerfstudio_gan3d.export.inputs import Input, input_picture, takes_images
+from nerfstudio_gan3d.export.inputs import (
+    Input,
+    image_settings,
+    input_picture,
+    takes_images,
+)
 from nerfstudio_gan3d.export.number_lists import parse_levels, parse_seeds
 from nerfstudio_gan3d.export.outputs import PICTURE_OUTPUTS, SampleOutput, files_of
 from nerfstudio_gan3d.export.pictures import (
@@ -198,6 +204,10 @@ def _cameras(run: Run, options: SampleOptions, head: Input | None) -> Float[Tens
     alone = options.views is None and not options.is_video
     if head is not None and (still or alone):
         return head.pose.to(run.device).expand(count, -1)
+    if takes_images(run):
+        settings = image_settings(run)
+        cameras = around(settings, count) if options.is_video else arc(settings, count)
+        return cameras.to(run.device)
     return run.orbit(azimuths(1) * count if still else azimuths(count), ELEVATION_DEG)
 
 

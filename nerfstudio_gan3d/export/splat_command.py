@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from nerfstudio_gan3d.export.commands import class_palette
-from nerfstudio_gan3d.export.cut import plane_behind
 from nerfstudio_gan3d.export.files import replaced
-from nerfstudio_gan3d.export.inputs import check_seedless, one_input
+from nerfstudio_gan3d.export.inputs import check_seedless, one_input, plane_behind
 from nerfstudio_gan3d.export.record import command_line, described
 from nerfstudio_gan3d.export.sheets import check_codes
 from nerfstudio_gan3d.export.splat_files import write_splats

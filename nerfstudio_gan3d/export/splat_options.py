@@ -42,7 +42,8 @@ class SplatOptions:
     color: Literal["rgb", "labels"] = "rgb"
     """Colours: the sample's, or those of the classes with the highest score."""
     resolution: int = 64
-    """Cells along the longest side of the box, of the grid that finds the surface."""
+    """Cells of the grid that finds the surface, along the longest side of the box, or its depth
+    where samples are made of images."""
     level: float | Literal["auto"] = "auto"
     """Density of the surface, as of gan3d mesh."""
     behind: float | None = None

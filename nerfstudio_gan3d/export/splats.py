@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from nerfstudio_gan3d.data.palettes import Palette, colorize
+from nerfstudio_gan3d.export.grid import cells_along_depth
 from nerfstudio_gan3d.export.level import NoSurfaceError
 from nerfstudio_gan3d.export.mesh import extract_mesh, vertex_colors, vertex_labels
 from nerfstudio_gan3d.export.ray_casting import seen_faces
@@ -107,7 +108,8 @@ def surface_splats(
         count: Number of splats.
         size: Their standard deviation along the surface, in mean distances to the four nearest
             others.
-        resolution: Cells along the longest side of the box, of the grid that finds the surface.
+        resolution: Cells along the longest side of the box, of the grid that finds the surface;
+            with ``seen_from`` along the box's depth (z).
         level: Which surface, as `extract_mesh` takes it.
         palette: Colours of classes, 0 to 255; each splat has that of the class with the highest
             score. Without one splats have the field's own colours.
@@ -115,15 +117,14 @@ def surface_splats(
         device: Where the Scene's tensors are.
         seed: Of the points on the surface.
         seen_from: Leaves out what none of these cameras sees, of a Scene that is looked at from
-            one side, and counts the grid's cells along the box's depth (z).
+            one side.
 
     Raises:
         ValueError: If there is no surface, none before ``behind``, none that is seen, or the Scene
             has no such classes.
     """
     if seen_from is not None:
-        sides = scene.bounds.box
-        resolution = round(resolution * max(sides) / sides[2])
+        resolution = cells_along_depth(scene.bounds.box, resolution)
     mesh = extract_mesh(scene, resolution, level, "none", device=device, normals="faces")
     if behind is not None:
         mesh.update_faces((mesh.triangles[:, :, 2] > behind).all(1))

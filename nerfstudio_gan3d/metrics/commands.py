@@ -10,8 +10,6 @@ from nerfstudio_gan3d.export.files import replaced
 from nerfstudio_gan3d.metrics.config import EvaluationConfig
 
 if TYPE_CHECKING:
-    from nerfstudio.engine.trainer import TrainerConfig
-
     from nerfstudio_gan3d.cli_options import EvaluateOptions
 
 
@@ -20,10 +18,7 @@ def evaluate(options: EvaluateOptions) -> str:
 
     Raises ValueError for options that do not go together and files that are missing.
     """
-    from nerfstudio.utils.eval_utils import eval_setup
-
-    from nerfstudio_gan3d.run import checkpoint_folder, read_config
-    from nerfstudio_gan3d.training.checkpoints import newest_whole
+    from nerfstudio_gan3d.training.opening import open_pipeline
     from nerfstudio_gan3d.training.pipeline import GanPipeline
 
     config = EvaluationConfig(
@@ -42,22 +37,7 @@ def evaluate(options: EvaluateOptions) -> str:
     config.validate()
     if not options.load_config.is_file():
         raise ValueError(f"--load-config {options.load_config}: no such file; give a config.yml")
-    # nerfstudio reports a file that is no configuration, and a folder without a whole checkpoint,
-    # with errors that name neither.
-    folder = checkpoint_folder(
-        read_config(options.load_config), options.load_config.absolute().parent
-    )
-    newest = newest_whole(folder).path
-
-    def of_newest(config: TrainerConfig) -> TrainerConfig:
-        # A copied run is measured by its own checkpoint, and not by that which it was copied from.
-        config.relative_model_dir = folder
-        config.load_step = int(newest.stem.removeprefix("step-"))
-        return config
-
-    trainer, pipeline, checkpoint, _ = eval_setup(
-        options.load_config, test_mode="test", update_config_callback=of_newest
-    )
+    trainer, pipeline, checkpoint = open_pipeline(options.load_config)
     if not isinstance(pipeline, GanPipeline):
         raise ValueError(f"--load-config {options.load_config}: not a run of a gan3d method")
     result = pipeline.evaluate(config)

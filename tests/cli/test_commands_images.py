@@ -103,7 +103,7 @@ def test_an_image_of_ones_own(
     words = ["sample", "--load-config", g3dr, "--views", 2, "--input"]
     succeed(capsys, *words, photo, "--output", "a.png")
     succeed(capsys, *words, photo, "--depth", "other.png", "--output", "b.png")
-    cameras = run.orbit([30.0, 210.0])
+    cameras = run.orbit([-25.0, 25.0], 0.0)
     for name, depth in (("a", "bird_depth.png"), ("b", "other.png")):
         found = mediapy.read_image(f"{name}.png")
         assert found.shape == (SIDE, 3 * SIDE + 2 * GAP, 3)
@@ -249,3 +249,22 @@ def test_a_mesh_ends_before_what_is_behind(
     assert "--behind is 1.0; it must" in refuse(
         capsys, *words, "--load-config", "cars/config.yml", "--behind", 1
     )
+
+
+def test_views_stay_where_there_is_something_to_see(
+    g3dr: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five views stand every 12.5 degrees about the image's camera, at its height."""
+    words = ["sample", "--load-config", g3dr, "--inputs", "2", "--outputs", "rgb"]
+    succeed(capsys, *words, "--output", "views.png", "--views", 5)
+    record = json.loads(Path("views.json").read_text())
+    azimuth, elevation = (
+        [(view[name] + 180) % 360 - 180 for view in record["views"]]
+        for name in ("azimuth_deg", "elevation_deg")
+    )
+    assert azimuth == pytest.approx([-25, -12.5, 0, 12.5, 25], abs=1e-3)
+    assert elevation == pytest.approx([0] * 5, abs=1e-3)
+    found = mediapy.read_image("views.png")
+    expected = picture(run, SceneRequest(image=2), run.orbit([0.0], 0.0))
+    third = found[:, 3 * (SIDE + GAP) :][:, :SIDE]
+    assert np.abs(third.astype(int) - expected).max() <= 1

@@ -15,7 +15,8 @@ from PIL import Image
 
 from nerfstudio_gan3d.cameras import camera_angles
 from nerfstudio_gan3d.export import reconstruct
-from nerfstudio_gan3d.export.reconstruct import around, scene_mesh
+from nerfstudio_gan3d.export.arcs import around
+from nerfstudio_gan3d.export.reconstruct import scene_mesh
 from nerfstudio_gan3d.export.splat_files import read_splats
 from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.g3dr import G3drModel
@@ -118,7 +119,7 @@ def test_everything_is_written(
     record = json.loads((out / "reconstruction.json").read_text())
     assert record["depth"] == str(photo.with_name("bird_depth.png"))
     assert record["depth_range"] == [NEAR, FAR]
-    assert [one["azimuth_deg"] for one in record["views"]] == [350.0, 0.0, 15.0]
+    assert [one["azimuth_deg"] for one in record["views"]] == [-10.0, 0.0, 15.0]
 
 
 def test_parts_can_be_left_out(
@@ -214,6 +215,11 @@ def test_what_is_behind_is_left_out_of_a_mesh(g3dr_run: Run) -> None:
     half = scene_mesh(g3dr_run, scene, 48, -0.2)
     assert half.is_watertight
     assert half.bounds[0, 2] == pytest.approx(0.2, abs=2 / 48)
+    lid = half.vertices[:, 2] < half.bounds[0, 2] + 0.01
+    inner = lid & (np.linalg.norm(half.vertices[:, :2], axis=1) < 0.1)
+    assert inner.sum() > 10
+    down = np.broadcast_to([0, 0, -1], (inner.sum(), 3))
+    np.testing.assert_allclose(half.vertex_normals[inner], down, atol=1e-6)
     assert half.volume == pytest.approx(2 / 3 * np.pi * 0.2**3, abs=np.pi * 0.2**2 * 2 / 48)
     np.testing.assert_allclose(front.extents, 0.4, atol=0.04)
     with pytest.raises(ValueError, match=r"--behind is -0\.9"):

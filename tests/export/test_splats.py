@@ -60,6 +60,8 @@ def test_splats_of_one_side_lie_where_it_is_seen() -> None:
     assert float(splats.means[:, 2].min()) > 0.2**2 / 1.9 - 2 / 64
     # Chords as long as a cell's diagonal lie up to 3 / 64^2 / (8 * 0.2) below the ball.
     assert float((splats.means.norm(dim=-1) - 0.2).abs().max()) < 3 / 64**2 / (8 * 0.2)
+    with pytest.raises(ValueError, match=r"resolution is 600: .* give at most 512"):
+        surface_splats(scene, 800, resolution=600, level=SURFACE, seen_from=cameras)
     quick = quick_splats(scene, SETTINGS, around, 200)
     assert 100 < len(quick) <= 200
     assert float(quick.means[:, 2].median()) > 0.05
