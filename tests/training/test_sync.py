@@ -52,6 +52,10 @@ def exchange(rank: int, folder: str) -> None:
     got["gathered"] = agreement.gather({"rank": rank})
 
     (Path(folder) / f"{rank}.json").write_text(json.dumps(got))
+    # Groups go before the process does, and together: one that outlives the default group, or whose
+    # other side has left, can wait for ever in its destructor.
+    del agreement
+    dist.barrier()
     dist.destroy_process_group()
 
 
