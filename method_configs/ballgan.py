@@ -33,7 +33,7 @@ gan3d_ballgan_tiny = specification(
     "gan3d-ballgan-tiny",
     "BallGAN, 64 px, for two CPU cores; learns the bundled cars in minutes",
     ballgan_tiny(),
-    batch_size=8,
+    batch_size=16,
     iterations=50_000,
     generator_lr=0.003,
     discriminator_lr=0.003,

@@ -33,7 +33,7 @@ gan3d_eg3d_tiny = specification(
     "gan3d-eg3d-tiny",
     "EG3D, 64 px, for two CPU cores",
     eg3d_tiny(),
-    batch_size=8,
+    batch_size=16,
     iterations=50_000,
     generator_lr=0.003,
     discriminator_lr=0.003,

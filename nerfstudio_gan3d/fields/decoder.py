@@ -71,9 +71,13 @@ class Decoder(nn.Module):
         self, feature: Float[Tensor, "b n c"]
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
         """Raw density and colour features (0..1) of each position."""
-        hidden = self.hidden(feature.flatten(0, 1))
-        out = self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
+        out = self.outputs(feature)
         return out[..., :1], colour_range(out[..., 1:])
+
+    def outputs(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n o"]:
+        """What the last layer says of each position."""
+        hidden = self.hidden(feature.flatten(0, 1))
+        return self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
 
 
 def styled_layer(
@@ -143,6 +147,54 @@ class ShapeDecoder(nn.Module):
         hidden = torch.nn.functional.softplus(self.hidden(feature.flatten(0, 1)))
         raw = self.out(hidden).unflatten(0, feature.shape[:2])
         return hidden.unflatten(0, feature.shape[:2]), raw
+
+
+class Palette(FullyConnected):
+    """Colours that are mixed from a few which belong to the whole Scene.
+
+    ``colour = range(sum_k m_k(x) p_k(w) + s(x))``: the shares m (softmax) and a shade s belong to
+    the position, the palette p, K sets of colour features, to the latent. A thing that is painted
+    in few colours is then painted evenly from the start, and what a discriminator says of any pixel
+    teaches the colour of its whole part.
+
+    Args:
+        w_dim: size of the latent.
+        feature_dim: number of colour features.
+        colours: entries of the palette (K).
+    """
+
+    def __init__(self, w_dim: int, feature_dim: int, colours: int) -> None:
+        super().__init__(w_dim, colours * feature_dim)
+        self.colours = colours
+
+    def prepare(self, w: Float[Tensor, "b w_dim"]) -> Float[Tensor, "b k f"]:
+        """The palettes of Scenes, before `colour_range`."""
+        return self(w).unflatten(-1, (self.colours, -1))
+
+    @staticmethod
+    def mix(
+        shares: Float[Tensor, "b n k1"], palette: Float[Tensor, "b k f"]
+    ) -> Float[Tensor, "b n f"]:
+        """Colours in [0, 1] of positions, of which the shade and the raw shares are given."""
+        mixed = torch.baddbmm(shares[..., :1], shares[..., 1:].softmax(-1), palette)
+        return colour_range(mixed)
+
+
+class PaletteDecoder(Decoder):
+    """`Decoder` whose colours are mixed from a `Palette`, on which the last latent decides."""
+
+    def __init__(
+        self, in_dim: int, feature_dim: int, hidden_dim: int, w_dim: int, colours: int
+    ) -> None:
+        super().__init__(in_dim, 1 + colours, hidden_dim)
+        self.palette = Palette(w_dim, feature_dim, colours)
+
+    def painted(
+        self, feature: Float[Tensor, "b n c"], palette: Float[Tensor, "b k f"]
+    ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
+        """Raw density and colour features (0..1) of each position."""
+        out = self.outputs(feature)
+        return out[..., :1], self.palette.mix(out[..., 1:], palette)
 
 
 @dataclass(frozen=True)

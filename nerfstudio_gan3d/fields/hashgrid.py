@@ -13,6 +13,7 @@ from nerfstudio_gan3d.fields.decoder import (
     FILM_GAIN,
     ColourHead,
     LabelActivation,
+    Palette,
     colour_range,
     styled_layer,
 )
@@ -40,6 +41,8 @@ class Prepared(NamedTuple):
     """Factor and shift of each hidden unit of the decoder; no layers without FiLM."""
     colour: Float[Tensor, "b n 2 hidden"]
     """The same of the colours' own layer; none (n = 0) for a field without labels."""
+    palette: Float[Tensor, "b k f"]
+    """Colours of the whole Scene; none (k = 0) for a field without a palette."""
 
 
 class StyleHashGrid(StyledTable):
@@ -69,6 +72,8 @@ class StyleHashGrid(StyledTable):
             of its own, the last one: it cannot move the surface.
         label_activation: of the label features, where there are any.
         own_colour: give colours such a layer in a field without labels, too.
+        palette: colours of a palette that the last latent decides (see `Palette`), in a field
+            without such a layer; 0 for colours that each position has for itself.
         growing: levels count as much as `grow` says, the finer ones later than the coarse ones.
         mixing: bases are mixed "before" the lookup, once a Scene, or "after" it, once a position;
             the results are the same. "auto" mixes before with the PyTorch evaluator and up to 2^18
@@ -102,6 +107,7 @@ class StyleHashGrid(StyledTable):
         label_activation: LabelActivation | None = None,
         own_colour: bool = False,
         growing: bool = False,
+        palette: int = 0,
     ) -> None:
         check_option("modulation", modulation, Modulation)
         mixes, films = modulation != "film", modulation != "basis"
@@ -125,7 +131,8 @@ class StyleHashGrid(StyledTable):
             FullyConnected(w_dim, 2 * hidden_dim) for _ in range(_HIDDEN_LAYERS if films else 0)
         )
         own_colour = own_colour or label_activation is not None
-        self.num_ws: int = len(self.styles) + len(self.films) + int(own_colour)
+        self.palette = Palette(w_dim, feature_dim, palette) if palette else None
+        self.num_ws: int = len(self.styles) + len(self.films) + int(own_colour or palette > 0)
         if growing and not mixes:
             raise ValueError(
                 "levels can grow with modulation 'basis' and 'both' alone, and it is 'film'."
@@ -139,7 +146,8 @@ class StyleHashGrid(StyledTable):
         self.colour: ColourHead | None = None
         if own_colour:
             self.colour = ColourHead(w_dim, hidden_dim, feature_dim)
-        self.out = FullyConnected(hidden_dim, 1 + (label_dim if own_colour else feature_dim))
+        outputs = 1 + palette if palette else feature_dim
+        self.out = FullyConnected(hidden_dim, 1 + (label_dim if own_colour else outputs))
         with torch.no_grad():
             self.out.weight[0] = 0
 
@@ -162,11 +170,16 @@ class StyleHashGrid(StyledTable):
         colour = ws.new_zeros(len(ws), 0, 2, 0)
         if self.colour is not None:
             colour = self.colour.prepare(ws[:, -1])
-        return Prepared(*mixed, film, colour)
+        palette = ws.new_zeros(len(ws), 0, 0)
+        if self.palette is not None:
+            palette = self.palette.prepare(ws[:, -1])
+        return Prepared(*mixed, film, colour, palette)
 
     def query(self, prepared: Prepared, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at object-world positions. Differentiable once in positions."""
         hidden, out, raw = self._shape(prepared, positions)
+        if self.palette is not None:
+            return FieldSamples(raw, self.palette.mix(out[..., 1:], prepared.palette))
         if self.colour is None:
             return FieldSamples(raw, colour_range(out[..., 1:]))
         labels = None if self.label_activation is None else self.label_activation(out[..., 1:])

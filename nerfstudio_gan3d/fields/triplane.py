@@ -14,6 +14,7 @@ from nerfstudio_gan3d.fields.decoder import (
     Decoder,
     LabelActivation,
     LabelDecoder,
+    PaletteDecoder,
     ShapeDecoder,
     initial_ball,
 )
@@ -110,6 +111,8 @@ class PreparedPlanes(NamedTuple):
     planes: Float[Tensor, "b 3 c h w"]
     film: Float[Tensor, "b 1 2 hidden"] | None
     """Factors and shifts of the colours' own layer; None for a field without one."""
+    palette: Float[Tensor, "b k f"] | None = None
+    """Colours of the whole Scene; None for a field without a palette."""
 
 
 class TriPlane(nn.Module):
@@ -130,6 +133,8 @@ class TriPlane(nn.Module):
         label_activation: of the label features, where there are any.
         own_colour: planes and density come from all latents but the last one, and colours from the
             planes and the last one. In a field without labels.
+        palette: colours of a palette that the last latent decides (see `Palette`); 0 for
+            colours that each position has for itself.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class TriPlane(nn.Module):
         label_dim: int = 0,
         label_activation: LabelActivation | None = None,
         own_colour: bool = False,
+        palette: int = 0,
     ) -> None:
         super().__init__()
         self.synthesis = SynthesisNetwork(
@@ -158,6 +164,8 @@ class TriPlane(nn.Module):
         )
         self.decoder: Decoder | LabelDecoder | ShapeDecoder
         self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
+        if palette:
+            self.decoder = PaletteDecoder(plane_channels, feature_dim, hidden_dim, w_dim, palette)
         if own_colour:
             self.decoder = ShapeDecoder(plane_channels, feature_dim, hidden_dim, w_dim)
         if label_activation is not None:
@@ -169,7 +177,7 @@ class TriPlane(nn.Module):
                 hidden_dim,
                 dead_row=conventions == "reference",
             )
-        self.num_ws: int = self.synthesis.num_ws + int(own_colour)
+        self.num_ws: int = self.synthesis.num_ws + int(own_colour or palette > 0)
         if axes == "auto":
             axes = "xy_xz_zx" if conventions == "reference" else "xy_xz_zy"
         self.axes = PLANE_AXES[axes]
@@ -181,11 +189,15 @@ class TriPlane(nn.Module):
 
     def prepare(self, ws: Float[Tensor, "b l w_dim"]) -> PreparedPlanes:
         """All that a Scene needs to keep."""
-        film = None
+        film = palette = None
         if isinstance(self.decoder, ShapeDecoder):
             film = self.decoder.colour.prepare(ws[:, -1])
             ws = ws[:, :-1]
-        return PreparedPlanes(self.synthesis(ws, self.noise_mode).unflatten(1, (3, -1)), film)
+        if isinstance(self.decoder, PaletteDecoder):
+            palette = self.decoder.palette.prepare(ws[:, -1])
+            ws = ws[:, :-1]
+        planes = self.synthesis(ws, self.noise_mode).unflatten(1, (3, -1))
+        return PreparedPlanes(planes, film, palette)
 
     def query(self, prepared: PreparedPlanes, positions: Float[Tensor, "b n 3"]) -> FieldSamples:
         """Content at positions in sides of the box, [-0.5, 0.5] inside."""
@@ -196,6 +208,9 @@ class TriPlane(nn.Module):
             assert prepared.film is not None
             hidden, raw = self.decoder.shape(feature)
             colour = self.decoder.colour(hidden, prepared.film)
+        elif isinstance(self.decoder, PaletteDecoder):
+            assert prepared.palette is not None
+            raw, colour = self.decoder.painted(feature, prepared.palette)
         else:
             raw, colour = self.decoder(feature)
         return FieldSamples(self._started(raw, positions), colour, labels)

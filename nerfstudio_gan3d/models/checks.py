@@ -83,6 +83,8 @@ def validate(config: GanModelConfig) -> None:
             f"model.super_resolution.noise = {config.super_resolution.noise}: noise exists for "
             "conventions = reference only; set it to none"
         )
+    _validate_palette(config)
+    _validate_discriminator(config)
     _validate_labels(config)
     _validate_surface(config)
     _validate_patches(config)
@@ -93,11 +95,43 @@ def validate(config: GanModelConfig) -> None:
         "background",
         "foreground",
         "camera",
+        "wrong_camera",
         "density_variation",
         "normal_smoothness",
     ):
         if getattr(config.losses, name) < 0:
             raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def _validate_palette(config: GanModelConfig) -> None:
+    palette = config.field.palette
+    if palette < 0 or palette == 1:
+        raise ValueError(f"model.field.palette = {palette}: give 2 colours or more, or 0 for none")
+    if not palette:
+        return
+    if config.representation not in ("triplane", "hashgrid") or config.conventions == "reference":
+        raise ValueError(
+            f"model.field.palette = {palette}: palettes exist for representations triplane and "
+            "hashgrid with corrected conventions; set it to 0"
+        )
+    if config.labels.kind != "none" or config.latent.separate:
+        raise ValueError(
+            f"model.field.palette = {palette}: with labels or codes (latent.separate) colours have "
+            "a network of their own; set it to 0"
+        )
+
+
+def _validate_discriminator(config: GanModelConfig) -> None:
+    wrong, settings = config.losses.wrong_camera, config.discriminator
+    if wrong > 0 and (settings.kind == "patch" or not settings.camera_conditioning):
+        raise ValueError(
+            f"model.losses.wrong_camera = {wrong}: it needs model.discriminator.kind = image and "
+            "camera_conditioning = True; set it to 0"
+        )
+    if config.convolutions == "bfloat16" and settings.kind == "patch":
+        raise ValueError(
+            "model.convolutions = bfloat16: a discriminator of kind patch computes in float32 alone"
+        )
 
 
 def _validate_patches(config: GanModelConfig) -> None:

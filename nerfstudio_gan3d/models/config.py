@@ -110,6 +110,9 @@ class FieldConfig(FillsDefaults):
     """Width of the decoder."""
     feature_dim: int = 32
     """Colour features a position has; 3 (RGB) without super-resolution."""
+    palette: int = 0
+    """Colours of a palette that a Scene's latent decides, and that its positions mix and shade; 0
+    gives every position colours of its own. For things that are painted in few colours."""
     density_scale: float = 1.0
     """Factor of the density's activation, scale * softplus(raw - 1)."""
     initial_ball: bool = True

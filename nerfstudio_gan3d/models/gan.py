@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from dataclasses import field as default
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from nerfstudio_gan3d.models.parts import Representation
 from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.networks.patch_discriminator import PatchDiscriminator
+from nerfstudio_gan3d.networks.stylegan2 import SynthesisNetwork
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.viewer.controls import SceneControls
@@ -70,6 +72,10 @@ class GanModelConfig(SceneModelConfig):
     """What changes while training."""
     ada: AdaConfig = default(default_factory=AdaConfig)
     """Augmentation of what the discriminator sees."""
+    convolutions: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the convolutions of planes and discriminator in training; passes that R1
+    differentiates twice, and all that is shown, are in float32. auto: bfloat16 on CPUs that compute
+    with it (AVX-512 BF16 or AMX), else float32."""
     seed: int = 0
     """Seed of the Scene that is shown first, and rendered and exported by nerfstudio's commands."""
     background_seed: int | None = None
@@ -89,6 +95,16 @@ class GanModelConfig(SceneModelConfig):
         """Whether the final image is larger than the rendered one."""
         larger = self.image_resolution != self.neural_resolution
         return larger or self.super_resolution.input_resolution > 0
+
+
+def convolution_dtype(
+    convolutions: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> torch.dtype:
+    """The precision that `GanModelConfig.convolutions` means on a device."""
+    if convolutions == "auto":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
+    return getattr(torch, convolutions)
 
 
 def make_generator(config: GanModelConfig) -> Generator:
@@ -198,6 +214,11 @@ class GanModel(SceneModel[Generator, Objective, SceneControls]):
     def prepare_training(self) -> None:
         """Loads what training alone needs; raises ValueError where it is not on this machine."""
         self.objective.prepare()
+        dtype = convolution_dtype(self.config.convolutions, self.device)
+        self.objective.dtype = dtype
+        for part in self.generator.modules():
+            if isinstance(part, SynthesisNetwork):
+                part.training_dtype = dtype
 
     def set_training_share(self, share: float) -> None:
         """Tells the generator how much of training is done, 0..1, before each step."""

@@ -151,7 +151,7 @@ class LabelObjective(Objective):
         leaves = [x.detach().requires_grad_() for x in inputs]
         colours, scores = leaves[: len(leaves) // 2], leaves[len(leaves) // 2 :]
         seen, seen_labels = self._prepare(colours, cameras, kimg)
-        fake_logits, camera = self.discriminator.judge(*image_and_raw(seen), seen_labels)
+        fake_logits, camera = self._judge_fakes(seen, seen_labels)
         told = colours
         if not self.label_losses.adversarial_colours:
             told = [colour.detach() for colour in colours]
@@ -161,7 +161,9 @@ class LabelObjective(Objective):
         ]
         fake_pairs = None
         if self.label_discriminator is not None:
-            fake_pairs = self.label_discriminator(*image_and_raw(pairs), cameras)
+            fake_pairs = self.label_discriminator.judge(
+                *image_and_raw(pairs), cameras, dtype=self.dtype
+            ).logits
         if generator_turn:
             loss = self._fool(fake_logits, camera, seen_labels, figures)
             if fake_pairs is not None:

@@ -7,6 +7,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from nerfstudio_gan3d.cameras import pixel_rays
 from nerfstudio_gan3d.data.augment import Augment, AugmentController
@@ -56,6 +57,7 @@ class Objective(nn.Module):
         self.schedule = schedule
         self.image_resolution = image_resolution
         self.patch_resolution = patch_resolution
+        self.dtype = torch.float32
         self.augment: Augment | None = None
         self.controller: AugmentController | None = None
         if ada.mode != "none":
@@ -97,7 +99,7 @@ class Objective(nn.Module):
         figures: dict[str, Tensor] = {}
         leaves = [x.detach().requires_grad_() for x in self._inputs(fakes)]
         seen, seen_labels = self._prepare(leaves, fake_plan.labels(fake_labels), kimg)
-        fake_logits, camera = self.discriminator.judge(*image_and_raw(seen), seen_labels)
+        fake_logits, camera = self._judge_fakes(seen, seen_labels)
         if generator_turn:
             loss = self._fool(fake_logits, camera, seen_labels, figures)
             with input_gradients_only():
@@ -120,6 +122,10 @@ class Objective(nn.Module):
         if self.schedule.update == "simultaneous":
             return True, True
         return step % 2 == 1, step % 2 == 0
+
+    def _judge_fakes(self, seen: list[Tensor], cameras: Tensor) -> tuple[Tensor, Tensor | None]:
+        judgement = self.discriminator.judge(*image_and_raw(seen), cameras, dtype=self.dtype)
+        return judgement.logits, judgement.camera
 
     def _fool(
         self, logits: Tensor, camera: Tensor | None, cameras: Tensor, figures: dict[str, Tensor]
@@ -148,8 +154,13 @@ class Objective(nn.Module):
         if penalised:
             # R1 is taken at what D sees, so no augmentation has to be differentiated twice.
             seen = [x.detach().requires_grad_() for x in seen]
-        logits, camera = judge.judge(*image_and_raw(seen), cameras)
+        elsewhere = cameras.roll(1, 0) if self.losses.wrong_camera > 0 else None
+        dtype = torch.float32 if penalised else self.dtype
+        logits, camera, wrong = judge.judge(*image_and_raw(seen), cameras, elsewhere, dtype)
         out[name] = discriminator_loss(fake_logits, logits)
+        if wrong is not None:
+            loss = self.losses.wrong_camera * softplus(wrong).mean()
+            out["wrong_camera"] = out.get("wrong_camera", 0) + loss
         if camera is not None:
             figures["camera_real"] = camera_loss(camera, cameras)
             out["camera"] = self.losses.camera * figures["camera_real"]

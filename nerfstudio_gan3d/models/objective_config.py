@@ -29,6 +29,10 @@ class LossConfig:
     """Weight of the camera loss: the discriminator learns to see where real images are taken from,
     and the generator has to be seen from where it was rendered (pi-GAN, GRAM). Needs camera labels.
     0 disables."""
+    wrong_camera: float = 0.0
+    """Weight of the discriminator's loss on real images with another image's camera, which it has
+    to refuse as it refuses generated ones (the matching-aware discriminator of Reed et al. 2016).
+    Needs a camera-conditioned discriminator. 0 disables."""
     density_variation: float = 0.25
     """Weight of the density's total variation. 0 disables."""
     density_variation_interval: int = 4

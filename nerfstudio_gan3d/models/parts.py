@@ -57,6 +57,7 @@ def make_field(
             label_dim,
             activation,
             latent.separate,
+            field.palette,
         )
     grid = field.hashgrid
     return StyleHashGrid(
@@ -76,6 +77,7 @@ def make_field(
         label_activation=activation,
         own_colour=latent.separate,
         growing=field.volume == "occupancy" and field.surface.grow_share > 0,
+        palette=field.palette,
     )
 
 

@@ -8,7 +8,7 @@ network and a network of density and labels; labels are rendered as colours are.
 
 from __future__ import annotations
 
-from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_tiny
+from nerfstudio_gan3d.models.ballgan import ballgan, small_networks
 from nerfstudio_gan3d.models.config import LabelConfig, SuperResolutionConfig
 from nerfstudio_gan3d.models.eg3d import without_sphere
 from nerfstudio_gan3d.models.gan import GanModelConfig
@@ -61,7 +61,7 @@ def small(config: GanModelConfig) -> GanModelConfig:
 def pix2pix3d_tiny() -> GanModelConfig:
     """Segmentation maps, 64 px on two CPU cores: BallGAN's small networks, sphere included, since
     photographs have backgrounds; L1 in the place of LPIPS, whose network is larger than ours."""
-    config = ballgan_tiny()
+    config = small_networks()
     # The published model lets the map decide all layers up to 32 texels, the side of these planes;
     # the last two of their eight latents are left to the appearance.
     config.labels = LabelConfig(kind="seg", geometry_layers=6, encoder_base=1024, encoder_max=128)

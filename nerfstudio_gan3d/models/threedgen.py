@@ -8,7 +8,7 @@ themselves are `GanModel`.
 
 from __future__ import annotations
 
-from nerfstudio_gan3d.models.ballgan import ballgan_tiny
+from nerfstudio_gan3d.models.ballgan import small_networks
 from nerfstudio_gan3d.models.config import (
     DiscriminatorConfig,
     FieldConfig,
@@ -105,7 +105,7 @@ def graf_tiny() -> GanModelConfig:
 def threedgen_tiny() -> GanModelConfig:
     """64 px on two CPU cores: small tri-planes in front of BallGAN's sphere, since photographs
     have backgrounds."""
-    config = ballgan_tiny()
+    config = small_networks()
     config.representation = "triplane"
     config.latent = LatentConfig(z_dim=128, w_dim=128, lr_multiplier=0.1, separate=True)
     config.field.volume = "occupancy"

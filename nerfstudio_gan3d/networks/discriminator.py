@@ -147,6 +147,8 @@ class Judgement(NamedTuple):
     """Positive for images taken for real."""
     camera: Float[Tensor, "b 3"] | None
     """Estimated direction from the world's origin to the camera; None without a camera head."""
+    elsewhere: Float[Tensor, "b 1"] | None = None
+    """Logits of the same images with other camera labels, where they were asked for."""
 
 
 class DualDiscriminator(nn.Module):
@@ -250,25 +252,39 @@ class DualDiscriminator(nn.Module):
         image: Float[Tensor, "b c h w"],
         image_raw: Float[Tensor, "b c h2 w2"] | None = None,
         c: Float[Tensor, "b c_dim"] | None = None,
+        elsewhere: Float[Tensor, "b c_dim"] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Judgement:
-        """Logits and, with a camera head, where the images seem to be taken from."""
+        """Logits and, with a camera head, where the images seem to be taken from.
+
+        ``elsewhere`` are further camera labels to judge the same images with. ``dtype`` is that of
+        the convolutions above 4 px; bfloat16 is for passes that no penalty differentiates twice.
+        """
         self._check_inputs(image, image_raw)
         self.validate_batch(image.shape[0])
         x = image
         if image_raw is not None:
             size = (self.img_resolution, self.img_resolution)
             x = torch.cat([image, resize_antialias(image_raw, size)], dim=1)
-        x = fast_memory_format(x)
+        given = x.dtype
+        x = fast_memory_format(x if dtype == torch.float32 else x.to(dtype))
         for res in self.resolutions:
             x = self.block(res)(x)
-        x, camera = self.b4(x)
+        # Minibatch statistics and scores are small differences of large numbers.
+        x, camera = self.b4(x.to(given))
         if self.mapping is None:
             return Judgement(x, camera)
+        other = None if elsewhere is None else self._score(x, elsewhere)
+        return Judgement(self._score(x, c), camera, other)
+
+    def _score(
+        self, features: Float[Tensor, "b f"], c: Float[Tensor, "b c_dim"] | None
+    ) -> Float[Tensor, "b 1"]:
         if c is not None and self.training and self.disc_c_noise > 0:
             c = c + torch.randn_like(c) * c.std(dim=0) * self.disc_c_noise
-        label = self.mapping(None, c).to(x.dtype)
-        logits = (x * label).sum(dim=1, keepdim=True) * label.shape[1] ** -0.5
-        return Judgement(logits, camera)
+        assert self.mapping is not None
+        label = self.mapping(None, c).to(features.dtype)
+        return (features * label).sum(dim=1, keepdim=True) * label.shape[1] ** -0.5
 
     def _check_inputs(self, image: Tensor, image_raw: Tensor | None) -> None:
         channels, side = self.img_channels, self.img_resolution

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -57,8 +58,11 @@ class PatchDiscriminator(nn.Module):
         image: Float[Tensor, "b c p p"],
         image_raw: Tensor | None = None,
         c: Tensor | None = None,
+        elsewhere: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> Judgement:
-        """Logits; raw image and camera are not looked at, and no camera is estimated."""
+        """Logits in float32; raw image and cameras are not looked at, and no camera is
+        estimated."""
         side = self.img_resolution
         if tuple(image.shape[1:]) != (self.img_channels, side, side):
             raise ValueError(

@@ -245,14 +245,22 @@ class SynthesisBlock(nn.Module):
         image: Float[Tensor, "b c h w"] | None,
         ws: Float[Tensor, "b n w_dim"],
         noise_mode: NoiseMode = "const",
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[Float[Tensor, "b o h2 w2"], Float[Tensor, "b c h2 w2"]]:
-        """Features and image of the next size. `ws` holds one latent per conv, then torgb's."""
+        """Features and image of the next size. `ws` holds one latent per conv, then torgb's.
+
+        `dtype` is that of the first block's features, which all later ones keep; the image, a sum
+        over blocks, has the constant's.
+        """
         if self.num_convs == 1:
-            features = fast_memory_format(self.const.expand(ws.shape[0], -1, -1, -1))
+            features = self.const.expand(ws.shape[0], -1, -1, -1)
+            if dtype != torch.float32:
+                features = features.to(dtype)
+            features = fast_memory_format(features)
         else:
             features = self.conv0(x, ws[:, 0], noise_mode)
         features = self.conv1(features, ws[:, self.num_convs - 1], noise_mode)
-        rgb = self.torgb(features, ws[:, self.num_convs])
+        rgb = self.torgb(features, ws[:, self.num_convs]).to(ws.dtype)
         if image is not None:
             rgb = rgb + (upsample2d(image, self.resample_filter) if self.upsample else image)
         return features, rgb
@@ -277,6 +285,7 @@ class SynthesisNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.out_channels = resolution, out_channels
+        self.training_dtype = torch.float32
         self.resolutions = block_resolutions("resolution", resolution, smallest=4)
         previous = 0
         for res in self.resolutions:
@@ -300,9 +309,11 @@ class SynthesisNetwork(nn.Module):
             raise ValueError(f"ws has shape {list(ws.shape)}, but must be [B, {self.num_ws}, W].")
         x = image = None
         start = 0
+        dtype = self.training_dtype if self.training else torch.float32
         for res in self.resolutions:
             block = self.block(res)
-            x, image = block(x, image, ws[:, start : start + block.num_convs + 1], noise_mode)
+            latents = ws[:, start : start + block.num_convs + 1]
+            x, image = block(x, image, latents, noise_mode, dtype)
             start += block.num_convs
         assert image is not None
         return image

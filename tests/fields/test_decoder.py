@@ -9,6 +9,8 @@ from nerfstudio_gan3d.fields.decoder import (
     Decoder,
     LabelActivation,
     LabelDecoder,
+    Palette,
+    PaletteDecoder,
     colour_range,
     initial_ball,
 )
@@ -96,3 +98,38 @@ def test_shares_are_probabilities_of_the_classes_alone() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.25, 0.75, 7.0], [0.5, 0.5, -5.0]]))
     assert torch.equal(LabelActivation("scores", 2)(raw), raw)
     torch.testing.assert_close(LabelActivation("values", 1)(raw), colour_range(raw))
+
+
+def test_palette_mixes_colours_of_the_scene_by_hand() -> None:
+    palette = torch.tensor([[[0.0, 1.0], [2.0, -1.0]]])
+    # A shade, then raw shares: equal ones, and three quarters of the second colour.
+    shares = torch.tensor([[[0.0, 5.0, 5.0], [1.0, 0.0, math.log(3)]]])
+    found = Palette.mix(shares, palette)
+    expected = torch.tensor([[[1.0, 0.0], [0.75 * 2 + 1, 0.25 * 1 - 0.75 + 1]]])
+    torch.testing.assert_close(found, colour_range(expected))
+
+
+def test_palette_follows_its_latent_and_shares_follow_the_position() -> None:
+    torch.manual_seed(0)
+    decoder = PaletteDecoder(4, 3, 8, w_dim=5, colours=6).double()
+    feature = torch.randn(2, 7, 4, dtype=torch.float64)
+    w = torch.randn(2, 5, dtype=torch.float64)
+    palette = decoder.palette.prepare(w)
+    assert palette.shape == (2, 6, 3)
+    raw, colour = decoder.painted(feature, palette)
+    assert (raw == 0).all()
+    one = decoder.painted(feature, palette[:1].expand(2, -1, -1))[1]
+    torch.testing.assert_close(one[0], colour[0])
+    assert not torch.allclose(one[1], colour[1])
+    # One colour, whatever the shares, but for the shade.
+    flat = decoder.painted(feature, palette[:, :1].expand(-1, 6, -1))[1]
+    logits = torch.logit((flat + 0.001) / 1.002)
+    differences = (logits - logits[..., :1]).std(dim=1)
+    torch.testing.assert_close(differences, torch.zeros_like(differences), atol=1e-9, rtol=0)
+
+
+def test_gradients_of_the_palette() -> None:
+    torch.manual_seed(0)
+    shares = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    palette = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(Palette.mix, (shares, palette))

@@ -274,3 +274,22 @@ def test_the_latent_of_colours_cannot_move_the_surface(modulation: Modulation) -
     changed[:, 0] += 1
     moved = grid.query(grid.prepare(changed), points)
     assert not torch.allclose(moved.raw_density, one.raw_density)
+
+
+def test_palette_is_repainted_by_the_last_latent_alone() -> None:
+    field = make_field(palette=4)
+    assert field.num_ws == make_field().num_ws + 1
+    ws, positions = latents(field), inside()
+    repainted = ws.clone()
+    repainted[:, -1] = 3.0
+    first, second = (field.query(field.prepare(w), positions) for w in (ws, repainted))
+    assert torch.equal(first.raw_density, second.raw_density)
+    assert (first.channels - second.channels).abs().max() > 0.01
+    # The colours are the palette's, mixed by what the decoder says of the position.
+    prepared = field.prepare(ws)
+    hidden, out, _ = field._shape(prepared, positions)
+    torch.testing.assert_close(out, linear(field.out, hidden))
+    assert field.palette is not None
+    palette = linear(field.palette, ws[:, -1]).view(2, 4, 3)
+    mixed = out[..., 2:].softmax(-1) @ palette + out[..., 1:2]
+    torch.testing.assert_close(first.channels, torch.sigmoid(mixed) * 1.002 - 0.001)

@@ -120,3 +120,20 @@ def test_object_positions_are_measured_in_sides_of_the_box() -> None:
     plain = field.query(prepared, positions)
     torch.testing.assert_close(bound.features, plain.features)
     torch.testing.assert_close(bound.raw_density, plain.raw_density)
+
+
+def test_last_latent_repaints_without_moving_anything() -> None:
+    torch.manual_seed(0)
+    field = TriPlane(W, 3, 8, 4, 64, 8, 8, palette=4)
+    with torch.no_grad():
+        field.decoder.out.weight.normal_()
+    plain = TriPlane(W, 3, 8, 4, 64, 8, 8)
+    assert field.num_ws == plain.num_ws + 1
+    ws, positions = torch.randn(1, field.num_ws, W), inside().float()
+    repainted = ws.clone()
+    repainted[:, -1] = torch.randn(W)
+    first, second = (field.query(field.prepare(w), positions) for w in (ws, repainted))
+    assert torch.equal(first.raw_density, second.raw_density)
+    assert (first.channels - second.channels).abs().max() > 0.05
+    raw = field.raw_density(field.prepare(ws), positions)
+    assert torch.equal(raw, first.raw_density)

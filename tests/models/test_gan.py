@@ -11,10 +11,11 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
+from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_256, ballgan_tiny
 from nerfstudio_gan3d.models.checks import fit_to_cameras, validate, validate_batch
 from nerfstudio_gan3d.models.eg3d import eg3d, eg3d_256, eg3d_tiny
-from nerfstudio_gan3d.models.gan import GanModelConfig
+from nerfstudio_gan3d.models.gan import GanModelConfig, convolution_dtype
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from tests.models.tiny import images, labels, make_model, model_config, upsampled_config
 
@@ -41,6 +42,22 @@ def test_presets_are_possible(preset: Callable[[], GanModelConfig]) -> None:
         assert config.losses.background == config.losses.foreground == 0
 
 
+def without_cameras() -> GanModelConfig:
+    return changed(model_config(), "discriminator.camera_conditioning", False)
+
+
+def patchwise() -> GanModelConfig:
+    return changed(without_cameras(), "discriminator.kind", "patch")
+
+
+def coded_config() -> GanModelConfig:
+    return changed(model_config(), "latent.separate", True)
+
+
+def reference_config() -> GanModelConfig:
+    return model_config(conventions="reference")
+
+
 REFUSED = [
     (model_config, "neural_resolution", 16, "neural_resolution = 16 exceeds"),
     (upsampled_config, "patch_resolution", 8, "patch_resolution = 8.*direct rendering"),
@@ -64,6 +81,12 @@ REFUSED = [
     (model_config, "losses.foreground", -1.0, "losses.foreground = -1.0"),
     (model_config, "losses.camera", -1.0, "losses.camera = -1.0"),
     (model_config, "losses.density_variation", -1.0, "losses.density_variation = -1.0"),
+    (model_config, "losses.wrong_camera", -1.0, "losses.wrong_camera = -1.0"),
+    (without_cameras, "losses.wrong_camera", 0.5, "wrong_camera = 0.5.*camera_conditioning"),
+    (patchwise, "convolutions", "bfloat16", "convolutions = bfloat16.*float32 alone"),
+    (model_config, "field.palette", 1, "palette = 1: give 2 colours or more"),
+    (coded_config, "field.palette", 4, "palette = 4.*colours have a network of their own"),
+    (reference_config, "field.palette", 4, "palette = 4.*corrected conventions"),
     (model_config, "latent.neutral_pose", (1.0, 2.0), "neutral_pose has 2 numbers: give 25"),
     (model_config, "field.white_back", True, "white_back.*sphere is the background"),
     (model_config, "sphere.version", "ver0", "ver0.*conventions = reference"),
@@ -289,3 +312,27 @@ def test_camera_noise_and_clamp_reach_the_discriminator() -> None:
     assert critic.disc_c_noise == 0.25
     assert critic.b4.camera is not None
     assert math.isclose(critic.mbstd_group, config.discriminator.minibatch_group)
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
+def test_bfloat16_is_chosen_where_the_processor_computes_with_it(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    cpu = torch.device("cpu")
+    chosen = torch.bfloat16 if bf16 or amx else torch.float32
+    assert convolution_dtype("auto", cpu) == chosen
+    assert convolution_dtype("auto", torch.device("cuda")) == torch.float32
+    assert convolution_dtype("float32", cpu) == torch.float32
+    assert convolution_dtype("bfloat16", cpu) == torch.bfloat16
+
+
+def test_precision_reaches_the_player_that_learns_and_not_what_is_shown() -> None:
+    model = make_model(model_config(convolutions="bfloat16"))
+    model.prepare_training()
+    assert model.objective.dtype == torch.bfloat16
+    assert isinstance(model.generator.field, TriPlane)
+    assert isinstance(model.generator_ema.field, TriPlane)
+    assert model.generator.field.synthesis.training_dtype == torch.bfloat16
+    assert model.generator_ema.field.synthesis.training_dtype == torch.float32

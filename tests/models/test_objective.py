@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from nerfstudio_gan3d.data.augment import AugmentConfig
 from nerfstudio_gan3d.losses.adversarial import (
@@ -90,7 +91,9 @@ class Record:
         self.cameras.append(cameras)
         self.fakes.append(result)
 
-    def on_judge(self, result: Judgement, image: Tensor, raw: Tensor | None, label: Tensor) -> None:
+    def on_judge(
+        self, result: Judgement, image: Tensor, raw: Tensor | None, label: Tensor, *_: Any
+    ) -> None:
         self.judged.append((image, raw, label))
         self.judgements.append(result)
 
@@ -423,6 +426,36 @@ def test_camera_loss_asks_for_the_camera_of_the_image_that_is_shown(
     torch.testing.assert_close(losses["camera"], 2 * figures["camera_real"])
     adversarial = generator_loss(record.judgements[0].logits)
     torch.testing.assert_close(losses["generator"], adversarial + 2 * figures["camera_fake"])
+
+
+def test_real_images_with_wrong_cameras_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = make_generator()
+    objective = make_objective({"wrong_camera": 0.5})
+    record = Record(monkeypatch, objective, generator)
+    losses, _ = step(objective, generator)
+    image, raw, cameras = record.judged[1]
+    wrong = objective.discriminator(image, raw, cameras.roll(1, 0))
+    torch.testing.assert_close(losses["wrong_camera"], 0.5 * softplus(wrong).mean())
+    losses["wrong_camera"].backward()
+    assert not any(gradient.any() for gradient in gradients_of(generator))
+    assert any(gradient.any() for gradient in gradients_of(objective.discriminator))
+
+
+def test_precision_of_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = make_generator()
+    objective = make_objective({"r1_gamma": 1.0, "r1_interval": 2})
+    objective.dtype = torch.bfloat16
+    plain, used = objective.discriminator.judge, []
+
+    def judge(*args: Any, **kwargs: Any) -> Judgement:
+        used.append(kwargs["dtype"] if "dtype" in kwargs else args[4])
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(objective.discriminator, "judge", judge)
+    step(objective, generator, 0)
+    step(objective, generator, 1)
+    # Fakes, then reals; the reals of step 0 are differentiated twice.
+    assert used == [torch.bfloat16, torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 def test_state_of_training_is_in_the_state_dict() -> None:

@@ -226,3 +226,30 @@ def test_backbone_maps_to_as_many_latents_as_its_synthesis_reads() -> None:
     backbone = Backbone(4, 3, 8, 16, 6, channel_base=64, channel_max=8)
     ws = backbone.mapping(torch.randn(2, 4), torch.randn(2, 3))
     assert backbone.synthesis(ws).shape == (2, 6, 16, 16)
+
+
+def test_training_precision_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    network = small_synthesis()
+    ws = torch.randn(2, network.num_ws, 8)
+    precise = network(ws, "none")
+    network.training_dtype = torch.bfloat16
+    assert torch.equal(network.eval()(ws, "none"), precise)
+    rough = network.train()(ws, "none")
+    assert rough.dtype == torch.float32
+    assert 1e-5 < (rough - precise).norm() / precise.norm() < 0.02
+
+
+def test_gradients_in_bfloat16_point_the_same_way() -> None:
+    torch.manual_seed(0)
+    network = small_synthesis()
+    ws = torch.randn(2, network.num_ws, 8)
+    direction = torch.randn(2, 6, 16, 16)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        network.zero_grad()
+        network.training_dtype = dtype
+        (network(ws, "none") * direction).sum().backward()
+        used = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+        found.append(torch.cat(used))
+    assert 1e-5 < (found[1] - found[0]).norm() / found[0].norm() < 0.1
