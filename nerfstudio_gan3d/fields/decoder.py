@@ -176,8 +176,10 @@ class Palette(FullyConnected):
         shares: Float[Tensor, "b n k1"], palette: Float[Tensor, "b k f"]
     ) -> Float[Tensor, "b n f"]:
         """Colours in [0, 1] of positions, of which the shade and the raw shares are given."""
-        mixed = torch.baddbmm(shares[..., :1], shares[..., 1:].softmax(-1), palette)
-        return colour_range(mixed)
+        # Positions last: a CPU sums up over few colours side by side, not one position at a time.
+        rows = shares.mT.contiguous()
+        mixed = torch.baddbmm(rows[:, :1], palette.mT, rows[:, 1:].softmax(1))
+        return colour_range(mixed).mT
 
 
 class PaletteDecoder(Decoder):

@@ -31,6 +31,7 @@ from nerfstudio_gan3d.models.scene_model import SceneModel, SceneModelConfig
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from nerfstudio_gan3d.networks.patch_discriminator import PatchDiscriminator
 from nerfstudio_gan3d.networks.stylegan2 import SynthesisNetwork
+from nerfstudio_gan3d.networks.superresolution import SuperResolution
 from nerfstudio_gan3d.rendering.renderer import RenderSettings
 from nerfstudio_gan3d.scene import Scene
 from nerfstudio_gan3d.viewer.controls import SceneControls
@@ -73,9 +74,9 @@ class GanModelConfig(SceneModelConfig):
     ada: AdaConfig = default(default_factory=AdaConfig)
     """Augmentation of what the discriminator sees."""
     convolutions: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Precision of the convolutions of planes and discriminator in training; passes that R1
-    differentiates twice, and all that is shown, are in float32. auto: bfloat16 on CPUs that compute
-    with it (AVX-512 BF16 or AMX), else float32."""
+    """Precision of the convolutions of planes, super-resolution and discriminator in training;
+    passes that R1 differentiates twice, and all that is shown, are in float32. auto: bfloat16 on
+    CPUs that compute with it (AVX-512 BF16 or AMX), else float32."""
     seed: int = 0
     """Seed of the Scene that is shown first, and rendered and exported by nerfstudio's commands."""
     background_seed: int | None = None
@@ -105,6 +106,14 @@ def convolution_dtype(
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
     return getattr(torch, convolutions)
+
+
+def set_training_precision(generator: Generator, objective: Objective, dtype: torch.dtype) -> None:
+    """Makes both players train with convolutions of this precision."""
+    objective.dtype = dtype
+    for part in generator.modules():
+        if isinstance(part, SynthesisNetwork | SuperResolution):
+            part.training_dtype = dtype
 
 
 def make_generator(config: GanModelConfig) -> Generator:
@@ -215,10 +224,7 @@ class GanModel(SceneModel[Generator, Objective, SceneControls]):
         """Loads what training alone needs; raises ValueError where it is not on this machine."""
         self.objective.prepare()
         dtype = convolution_dtype(self.config.convolutions, self.device)
-        self.objective.dtype = dtype
-        for part in self.generator.modules():
-            if isinstance(part, SynthesisNetwork):
-                part.training_dtype = dtype
+        set_training_precision(self.generator, self.objective, dtype)
 
     def set_training_share(self, share: float) -> None:
         """Tells the generator how much of training is done, 0..1, before each step."""

@@ -5,6 +5,7 @@ Source: Chan et al. 2022 (EG3D), 4.2. Two or more synthesis blocks, fully convol
 
 from typing import Literal, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,6 +78,7 @@ class SuperResolution(nn.Module):
         self.in_channels, self.antialias = in_channels, antialias
         self.resize: ResizeRule = resize
         self.num_blocks = len(upsample)
+        self.training_dtype = torch.float32
         if own_filter:
             self.register_buffer("resample_filter", fir_filter())
         size, previous = input_size, in_channels
@@ -131,6 +133,8 @@ class SuperResolution(nn.Module):
         x, image = features, rgb
         if resize and size != tuple(features.shape[2:]):
             x, image = self._resized(features, size), self._resized(rgb, size)
+        if self.training and self.training_dtype != torch.float32:
+            x = x.to(self.training_dtype)
         x = fast_memory_format(x)
         ws = ws[:, -1:].expand(-1, 3, -1)
         mutated = rgb

@@ -22,6 +22,7 @@ from torch import Tensor
 from nerfstudio_gan3d.data.errors import DataError
 from nerfstudio_gan3d.training.checkpoints import checkpoint_path, remove_others, save_atomic
 from nerfstudio_gan3d.training.exits import Interrupts, user_errors
+from nerfstudio_gan3d.training.memory import keep_freed_memory
 from nerfstudio_gan3d.training.optimizers import LrSchedule
 from nerfstudio_gan3d.training.progress import Progress, ProgressLine, flush_writers, put_scalars
 from nerfstudio_gan3d.training.resume import (
@@ -158,6 +159,8 @@ class GanTrainer(Trainer):
             with user_errors(self._save_and_shut_down, DataError):
                 # Gradients through an opaque foreground become denormal, which CPUs are slow at.
                 torch.set_flush_denormal(True)
+                if self.device == "cpu":
+                    keep_freed_memory()
                 try:
                     self._run()
                 finally:

@@ -161,3 +161,15 @@ def test_impossible_sizes_are_refused() -> None:
             small(8, output_size)
     with pytest.raises(ValueError, match="8 to 64 px takes 3 blocks"):
         small(8, 64)
+
+
+def test_training_precision_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    network = SuperResolution(8, 16, 4, (8, 8), w_dim=6)
+    features, rgb, ws = torch.randn(2, 4, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 6)
+    precise = network(features, rgb, ws).image
+    network.training_dtype = torch.bfloat16
+    assert torch.equal(network.eval()(features, rgb, ws).image, precise)
+    rough = network.train()(features, rgb, ws).image
+    assert rough.dtype == torch.float32
+    assert 1e-5 < (rough - precise).norm() / precise.norm() < 0.02
