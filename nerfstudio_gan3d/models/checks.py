@@ -359,16 +359,15 @@ def check_labels(config: GanModelConfig, labelled: bool) -> None:
     """Raises ValueError where the settings need camera labels that the data set does not have."""
     if labelled:
         return
+    losses, needed = config.losses, []
     if config.discriminator.camera_conditioning:
-        raise ValueError(
-            "the data set has no camera labels: set "
-            "--pipeline.model.discriminator.camera-conditioning False"
-        )
-    if config.losses.camera > 0:
-        raise ValueError(
-            f"the data set has no camera labels and model.losses.camera = {config.losses.camera}: "
-            "set --pipeline.model.losses.camera 0"
-        )
+        needed.append("--pipeline.model.discriminator.camera-conditioning False")
+    if losses.camera > 0:
+        needed.append(f"--pipeline.model.losses.camera 0 (it is {losses.camera})")
+    if losses.wrong_camera > 0:
+        needed.append(f"--pipeline.model.losses.wrong-camera 0 (it is {losses.wrong_camera})")
+    if needed:
+        raise ValueError(f"the data set has no camera labels: set {', '.join(needed)}")
 
 
 def validate_batch(config: GanModelConfig, batch: int) -> None:

@@ -13,7 +13,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.fields.triplane import TriPlane
 from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_256, ballgan_tiny
-from nerfstudio_gan3d.models.checks import fit_to_cameras, validate, validate_batch
+from nerfstudio_gan3d.models.checks import check_labels, fit_to_cameras, validate, validate_batch
 from nerfstudio_gan3d.models.eg3d import eg3d, eg3d_256, eg3d_tiny
 from nerfstudio_gan3d.models.gan import GanModelConfig, convolution_dtype
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
@@ -152,6 +152,21 @@ def test_camera_that_sees_nothing_of_the_box_is_refused() -> None:
     cameras[3, [0, 4, 8, 2, 6, 10]] *= -1
     with pytest.raises(ValueError, match=r"field\.box = .*sees nothing"):
         fit_to_cameras(model_config(), cameras)
+
+
+def test_all_that_needs_camera_labels_is_named_at_once() -> None:
+    config = ballgan_tiny()
+    check_labels(config, labelled=True)
+    with pytest.raises(ValueError, match="no camera labels") as error:
+        check_labels(config, labelled=False)
+    told = str(error.value)
+    assert "discriminator.camera-conditioning False, " in told
+    assert "losses.camera 0 (it is 1.0), " in told
+    assert "losses.wrong-camera 0 (it is 0.5)" in told
+    config.discriminator.camera_conditioning = False
+    config.losses.camera = config.losses.wrong_camera = 0.0
+    check_labels(config, labelled=False)
+    validate(config)
 
 
 def test_batches_that_do_not_divide_are_refused() -> None:
