@@ -220,6 +220,8 @@ def unpacked_config(
     preset = next(iter(points)).load().config
     given = {item.name: getattr(preset, item.name) for item in dataclasses.fields(preset)}
     config = copy.deepcopy(UnpackedRunConfig(**{**given, "folder": folder}))
+    # A setting that came later has to be what it was without: its default, not the preset's.
+    config.pipeline.model = type(config.pipeline.model)()
     try:
         apply_settings(config.pipeline.model, settings)
     except ValueError as error:

@@ -219,9 +219,11 @@ class TriPlane(nn.Module):
         self, prepared: PreparedPlanes, positions: Float[Tensor, "b n 3"]
     ) -> Float[Tensor, "b n 1"]:
         """Raw density alone, without the colours' own layer."""
-        if not isinstance(self.decoder, ShapeDecoder):
+        if isinstance(self.decoder, LabelDecoder):
             return self.query(prepared, positions).raw_density
         feature = sample_planes(prepared.planes, positions, self.axes)
+        if isinstance(self.decoder, Decoder):
+            return self._started(self.decoder.outputs(feature)[..., :1], positions)
         return self._started(self.decoder.shape(feature)[1], positions)
 
     def _started(self, raw: Tensor, positions: Tensor) -> Float[Tensor, "b n 1"]:

@@ -128,9 +128,14 @@ def _validate_discriminator(config: GanModelConfig) -> None:
             f"model.losses.wrong_camera = {wrong}: it needs model.discriminator.kind = image and "
             "camera_conditioning = True; set it to 0"
         )
-    if config.convolutions == "bfloat16" and settings.kind == "patch":
+    if config.convolutions not in ("auto", "float32", "bfloat16"):
         raise ValueError(
-            "model.convolutions = bfloat16: a discriminator of kind patch computes in float32 alone"
+            f"model.convolutions = {config.convolutions}: give auto, float32 or bfloat16"
+        )
+    if config.convolutions != "float32" and settings.kind == "patch":
+        raise ValueError(
+            f"model.convolutions = {config.convolutions}: a discriminator of kind patch computes "
+            "in float32 alone; set it to float32"
         )
 
 
@@ -377,6 +382,12 @@ def validate_batch(config: GanModelConfig, batch: int) -> None:
         raise ValueError(
             f"datamanager.batch_size = {batch} is not a multiple of "
             f"model.schedule.scenes_per_batch = {scenes}"
+        )
+    if batch < 2 and config.losses.wrong_camera > 0:
+        raise ValueError(
+            f"datamanager.batch_size = {batch}: model.losses.wrong_camera = "
+            f"{config.losses.wrong_camera} needs another image's camera; give 2 or more, or set it "
+            "to 0"
         )
     group = min(config.discriminator.minibatch_group, batch)
     if config.discriminator.kind == "image" and batch % group:

@@ -102,10 +102,10 @@ def convolution_dtype(
     convolutions: Literal["auto", "float32", "bfloat16"], device: torch.device
 ) -> torch.dtype:
     """The precision that `GanModelConfig.convolutions` means on a device."""
-    if convolutions == "auto":
+    if convolutions == "auto" and device.type == "cpu":
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
-    return getattr(torch, convolutions)
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if convolutions == "bfloat16" else torch.float32
 
 
 def set_training_precision(generator: Generator, objective: Objective, dtype: torch.dtype) -> None:

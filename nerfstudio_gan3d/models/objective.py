@@ -159,7 +159,9 @@ class Objective(nn.Module):
         logits, camera, wrong = judge.judge(*image_and_raw(seen), cameras, elsewhere, dtype)
         out[name] = discriminator_loss(fake_logits, logits)
         if wrong is not None:
-            loss = self.losses.wrong_camera * softplus(wrong).mean()
+            # Where the neighbour has the same camera, it is not a wrong one.
+            differs = (cameras != elsewhere).any(1, keepdim=True)
+            loss = self.losses.wrong_camera * (softplus(wrong) * differs).mean()
             out["wrong_camera"] = out.get("wrong_camera", 0) + loss
         if camera is not None:
             figures["camera_real"] = camera_loss(camera, cameras)

@@ -30,9 +30,10 @@ class LossConfig:
     and the generator has to be seen from where it was rendered (pi-GAN, GRAM). Needs camera labels.
     0 disables."""
     wrong_camera: float = 0.0
-    """Weight of the discriminator's loss on real images with another image's camera, which it has
-    to refuse as it refuses generated ones (the matching-aware discriminator of Reed et al. 2016).
-    Needs a camera-conditioned discriminator. 0 disables."""
+    """Weight of each discriminator's loss ``mean softplus(D(x_i, c_j))`` on real images x with the
+    camera of their neighbour in the batch, which it has to refuse as it refuses generated ones (the
+    matching-aware discriminator of Reed et al. 2016). Needs a camera-conditioned discriminator.
+    0 disables."""
     density_variation: float = 0.25
     """Weight of the density's total variation. 0 disables."""
     density_variation_interval: int = 4

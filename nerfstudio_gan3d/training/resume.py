@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,10 @@ def adopt_networks(config: TrainerConfig, found: tuple[Path, dict[str, Any]] | N
 
 
 def _adopted(model: Any, values: Mapping[str, Any], networks: str, path: Path) -> str:
+    for name in values:
+        # A setting that came later has to be what it was without: its default, not the preset's.
+        if dataclasses.is_dataclass(part := getattr(model, name, None)):
+            setattr(model, name, type(part)())
     apply_settings(model, values)
     CONSOLE.print(
         f"Networks, box and sampling are those of {path}; options for them on the command line "

@@ -84,6 +84,8 @@ REFUSED = [
     (model_config, "losses.wrong_camera", -1.0, "losses.wrong_camera = -1.0"),
     (without_cameras, "losses.wrong_camera", 0.5, "wrong_camera = 0.5.*camera_conditioning"),
     (patchwise, "convolutions", "bfloat16", "convolutions = bfloat16.*float32 alone"),
+    (patchwise, "convolutions", "auto", "convolutions = auto.*set it to float32"),
+    (model_config, "convolutions", "float16", "convolutions = float16: give auto, float32 or"),
     (model_config, "field.palette", 1, "palette = 1: give 2 colours or more"),
     (coded_config, "field.palette", 4, "palette = 4.*colours have a network of their own"),
     (reference_config, "field.palette", 4, "palette = 4.*corrected conventions"),
@@ -327,6 +329,13 @@ def test_camera_noise_and_clamp_reach_the_discriminator() -> None:
     assert critic.disc_c_noise == 0.25
     assert critic.b4.camera is not None
     assert math.isclose(critic.mbstd_group, config.discriminator.minibatch_group)
+
+
+def test_a_batch_of_one_has_no_wrong_camera() -> None:
+    config = changed(model_config(), "losses.wrong_camera", 0.5)
+    with pytest.raises(ValueError, match=r"batch_size = 1: .*wrong_camera = 0.5 needs another"):
+        validate_batch(config, 1)
+    validate_batch(model_config(), 1)
 
 
 @pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])

@@ -441,6 +441,14 @@ def test_real_images_with_wrong_cameras_are_refused(monkeypatch: pytest.MonkeyPa
     assert any(gradient.any() for gradient in gradients_of(objective.discriminator))
 
 
+def test_neighbours_with_the_same_camera_are_not_wrong() -> None:
+    generator = make_generator()
+    objective = make_objective({"wrong_camera": 0.5})
+    same = labels(1, 1).expand(4, -1)
+    losses, _ = objective(generator, images(4, 8), same, labels(4, 2), 0)
+    assert losses["wrong_camera"] == 0
+
+
 def test_precision_of_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = make_generator()
     objective = make_objective({"r1_gamma": 1.0, "r1_interval": 2})
