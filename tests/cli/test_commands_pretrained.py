@@ -91,6 +91,20 @@ def test_a_bundle_without_labels_takes_no_label_maps(file: Path, tmp_path: Path)
         unpack_file(other, tmp_path / "a")
 
 
+def test_a_setting_that_a_bundle_lacks_is_the_default_and_not_the_preset_s(tmp_path: Path) -> None:
+    given = {"image_resolution": 32, "field": {"hidden_dim": 16}}
+    source = tmp_path / "old.safetensors"
+    config = pretrained.unpacked_config(source, "gan3d-ballgan-tiny", given, tmp_path)
+    model = config.pipeline.model
+    assert isinstance(model, GanModelConfig)
+    assert (model.image_resolution, model.field.hidden_dim) == (32, 16)
+    assert (model.field.palette, model.losses.wrong_camera, model.convolutions) == (
+        0,
+        0.0,
+        "float32",
+    )
+
+
 def test_the_bundled_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "ballgan-cars64"
     folder = tmp_path / "my cars"
