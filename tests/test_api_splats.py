@@ -77,7 +77,8 @@ def test_they_are_refined_from_where_the_scenes_are_looked_at(ballgan: Gan) -> N
 def test_classes_keep_their_colours(pix2pix3d: Gan) -> None:
     found = pix2pix3d.splats(pix2pix3d.scene(0), 200, steps=0, resolution=24, color="labels")
     palette = torch.tensor(pix2pix3d.run.labels().palette) / 255
-    apart = torch.cdist(found.colours, palette)
+    # By matrix products, equal colours could be 3e-4 apart.
+    apart = torch.cdist(found.colours, palette, compute_mode="donot_use_mm_for_euclid_dist")
     assert float(apart.amin(1).max()) < 1e-6
     assert len(apart.argmin(1).unique()) > 1
 

@@ -140,7 +140,7 @@ def test_a_viewer_on_a_bundled_checkpoint_is_told_where_to_listen(
     ((config, pipeline, step),) = started
     assert (config.viewer.websocket_host, config.viewer.websocket_port) == ("0.0.0.0", 7322)
     assert config.viewer.image_format == "png"
-    assert step == 3771
+    assert step == 12299
     assert pipeline.model.config.image_resolution == 64
     assert (keep / "config.yml").is_file()
     told = capsys.readouterr().out
