@@ -144,7 +144,7 @@ def test_a_viewer_on_a_bundled_checkpoint_is_told_where_to_listen(
     assert pipeline.model.config.image_resolution == 64
     assert (keep / "config.yml").is_file()
     told = capsys.readouterr().out
-    assert "method: gan3d-ballgan-tiny after 60352 images" in told
+    assert "method: gan3d-ballgan-tiny after 393600 images" in told
     assert "licence: Apache-2.0" in told
 
 
