@@ -16,7 +16,8 @@ def keep_freed_memory() -> bool:
     glibc maps every large tensor of its own and unmaps it when it is freed. A training step makes
     and frees the same hundreds of megabytes each time, and the system hands out each page cleared.
     Measured once with gan3d-ballgan-tiny: 1.6 s of system time in the place of 4.4 s in a run of
-    30 s, 58 images a second in the place of 52; of two processes together 99 in the place of 95. Afterwards freed memory stays with the process, to be used again.
+    30 s, 58 images a second in the place of 52; of two processes together 99 in the place of 95.
+    Afterwards freed memory stays with the process, to be used again.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
