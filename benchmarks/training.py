@@ -28,10 +28,10 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from unittest import mock
 
 import torch
@@ -225,6 +225,53 @@ def summary(rounds: list[dict[str, float]], batch: int) -> dict[str, object]:
     return report
 
 
+@dataclass(frozen=True)
+class Case:
+    """What is measured: a configuration, and how."""
+
+    config: GanModelConfig
+    batch: int
+    orbit: bool = False
+    plain: bool = False
+
+
+def measured(case: Case, threads: int, steps: int) -> dict[str, float]:
+    """Figures of a case, in this process."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    # As in training; the plain case profits alike.
+    keep_freed_memory()
+    found = {"gflops": gflops()}
+    if case.plain:
+        with plain_operators():
+            return found | training_speed(case.config, case.batch, steps, fused=False)
+    found |= training_speed(case.config, case.batch, steps)
+    return found | orbit_speed(case.config) if case.orbit else found
+
+
+def chosen_cases(names: Sequence[str]) -> dict[str, Case]:
+    """The cases of these groups."""
+    cases: dict[str, Case] = {}
+    if "tiny" in names:
+        for name, preset in (("ballgan", ballgan_tiny()), ("eg3d", eg3d_tiny())):
+            for representation in ("triplane", "hashgrid"):
+                config = replace(preset, representation=representation)
+                config.field = replace(config.field, near=1.1, far=2.7)
+                cases[f"{name}-tiny {representation}"] = Case(config, 16, orbit=True)
+    for name, background in (("eg3d", False), ("ballgan", True)):
+        if "tiny64" in names:
+            for conventions in ("corrected", "reference"):
+                config = tiny64(background, conventions)
+                case = f"{name}-tiny64 {conventions}"
+                cases[case] = Case(config, 4)
+                cases[f"{case} {AUTO}"] = Case(replace(config, convolutions="auto"), 4)
+        if "plain" in names:
+            config = tiny64(background, "reference")
+            config.schedule = replace(config.schedule, update="alternating")
+            cases[f"{name}-tiny64 plain"] = Case(config, 4, plain=True)
+    return cases
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -234,46 +281,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", default="tiny,tiny64,plain")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    # As in training; the plain case profits alike.
-    keep_freed_memory()
-    cases: dict[str, tuple[int, Callable[[], dict[str, float]]]] = {}
-    chosen = options.cases.split(",")
-    steps = options.steps
-
-    def preset_case(config: GanModelConfig, batch: int) -> dict[str, float]:
-        return training_speed(config, batch, steps) | orbit_speed(config)
-
-    def plain_case(config: GanModelConfig, batch: int) -> dict[str, float]:
-        with plain_operators():
-            return training_speed(config, batch, steps, fused=False)
-
-    if "tiny" in chosen:
-        for name, preset in (("ballgan", ballgan_tiny()), ("eg3d", eg3d_tiny())):
-            for representation in ("triplane", "hashgrid"):
-                config = replace(preset, representation=representation)
-                config.field = replace(config.field, near=1.1, far=2.7)
-                case = f"{name}-tiny {representation}"
-                cases[case] = 16, partial(preset_case, config, 16)
-    for name, background in (("eg3d", False), ("ballgan", True)):
-        if "tiny64" in chosen:
-            for conventions in ("corrected", "reference"):
-                config = tiny64(background, conventions)
-                case = f"{name}-tiny64 {conventions}"
-                cases[case] = 4, partial(training_speed, config, 4, steps)
-                config = replace(config, convolutions="auto")
-                cases[f"{case} {AUTO}"] = 4, partial(training_speed, config, 4, steps)
-        if "plain" in chosen:
-            config = tiny64(background, "reference")
-            config.schedule = replace(config.schedule, update="alternating")
-            cases[f"{name}-tiny64 plain"] = 4, partial(plain_case, config, 4)
+    cases = chosen_cases(options.cases.split(","))
     found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
-    speeds = []
-    for _ in range(options.rounds):
-        for name, (_batch, measure) in cases.items():
-            speeds.append(gflops())
-            found[name].append(measure())
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for _ in range(options.rounds):
+            for name, case in cases.items():
+                found[name].append(pool.apply(measured, (case, options.threads, options.steps)))
+    speeds = [figures["gflops"] for rounds in found.values() for figures in rounds]
     report: dict[str, object] = {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -281,7 +295,7 @@ def main() -> None:
         "steps": options.steps,
         "gflops": speeds,
     }
-    report |= {name: summary(rounds, cases[name][0]) for name, rounds in found.items()}
+    report |= {name: summary(rounds, cases[name].batch) for name, rounds in found.items()}
     for name in ("eg3d", "ballgan"):
         plain = report.get(f"{name}-tiny64 plain")
         for rules in ("corrected", "reference", f"corrected {AUTO}", f"reference {AUTO}"):

@@ -45,27 +45,33 @@ def initial_sphere(positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
     return SPHERE_RADIUS - 2 * positions.norm(dim=-1, keepdim=True)
 
 
-class Decoder(nn.Module):
-    """Two fully connected layers with softplus between: feature -> raw density and colour features.
+class TwoLayers(nn.Module):
+    """Two fully connected layers with softplus between: feature -> raw density and raw outputs.
 
-    EG3D, section 3.2 and supplement; the view direction is not used. With ``density_init="zero"``
-    the density output starts at zero (BallGAN), so that the initial geometry is the initial ball
-    alone.
+    The density starts at zero (BallGAN), so that the initial geometry is the initial ball alone.
+
+    Args:
+        in_dim: size of a position's feature.
+        out_dim: number of outputs beside the density.
+        hidden_dim: width of the layer between.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        feature_dim: int,
-        hidden_dim: int = 64,
-        density_init: str = "zero",
-    ) -> None:
+    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int = 64) -> None:
         super().__init__()
         self.hidden = FullyConnected(in_dim, hidden_dim)
-        self.out = FullyConnected(hidden_dim, 1 + feature_dim)
-        if density_init == "zero":
-            with torch.no_grad():
-                self.out.weight[0] = 0
+        self.out = FullyConnected(hidden_dim, 1 + out_dim)
+        with torch.no_grad():
+            self.out.weight[0] = 0
+
+    def outputs(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n o"]:
+        """What the last layer says of each position, the raw density first."""
+        hidden = self.hidden(feature.flatten(0, 1))
+        return self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
+
+
+class Decoder(TwoLayers):
+    """`TwoLayers` whose outputs are colour features (EG3D, section 3.2 and supplement); the view
+    direction is not used."""
 
     def forward(
         self, feature: Float[Tensor, "b n c"]
@@ -73,11 +79,6 @@ class Decoder(nn.Module):
         """Raw density and colour features (0..1) of each position."""
         out = self.outputs(feature)
         return out[..., :1], colour_range(out[..., 1:])
-
-    def outputs(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n o"]:
-        """What the last layer says of each position."""
-        hidden = self.hidden(feature.flatten(0, 1))
-        return self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
 
 
 def styled_layer(
@@ -182,8 +183,9 @@ class Palette(FullyConnected):
         return colour_range(mixed).mT
 
 
-class PaletteDecoder(Decoder):
-    """`Decoder` whose colours are mixed from a `Palette`, on which the last latent decides."""
+class PaletteDecoder(TwoLayers):
+    """`TwoLayers` whose outputs say how colours are mixed from a `Palette`, on which the last
+    latent decides."""
 
     def __init__(
         self, in_dim: int, feature_dim: int, hidden_dim: int, w_dim: int, colours: int
@@ -191,7 +193,7 @@ class PaletteDecoder(Decoder):
         super().__init__(in_dim, 1 + colours, hidden_dim)
         self.palette = Palette(w_dim, feature_dim, colours)
 
-    def painted(
+    def forward(
         self, feature: Float[Tensor, "b n c"], palette: Float[Tensor, "b k f"]
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
         """Raw density and colour features (0..1) of each position."""

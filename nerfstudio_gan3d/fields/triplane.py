@@ -16,6 +16,7 @@ from nerfstudio_gan3d.fields.decoder import (
     LabelDecoder,
     PaletteDecoder,
     ShapeDecoder,
+    TwoLayers,
     initial_ball,
 )
 from nerfstudio_gan3d.fields.gather import gather_rows
@@ -210,7 +211,7 @@ class TriPlane(nn.Module):
             colour = self.decoder.colour(hidden, prepared.film)
         elif isinstance(self.decoder, PaletteDecoder):
             assert prepared.palette is not None
-            raw, colour = self.decoder.painted(feature, prepared.palette)
+            raw, colour = self.decoder(feature, prepared.palette)
         else:
             raw, colour = self.decoder(feature)
         return FieldSamples(self._started(raw, positions), colour, labels)
@@ -222,7 +223,7 @@ class TriPlane(nn.Module):
         if isinstance(self.decoder, LabelDecoder):
             return self.query(prepared, positions).raw_density
         feature = sample_planes(prepared.planes, positions, self.axes)
-        if isinstance(self.decoder, Decoder):
+        if isinstance(self.decoder, TwoLayers):
             return self._started(self.decoder.outputs(feature)[..., :1], positions)
         return self._started(self.decoder.shape(feature)[1], positions)
 

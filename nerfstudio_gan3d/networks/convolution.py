@@ -154,10 +154,13 @@ class _FilterAdjoint(torch.autograd.Function):
         ctx.save_for_backward(kernel)
         ctx.options = stride, padding
         extra = _output_padding(size, x, kernel, stride, padding)
-        weight = kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1)
-        return F.conv_transpose2d(
-            x, weight, stride=stride, padding=padding, output_padding=extra, groups=x.shape[1]
-        )
+        # A CPU has no fast code for this in bfloat16: 10.3 ms in the place of 0.2 ms in float32
+        # for 16 x 64 x 16 x 16, measured with torch 2.7 on two cores with AVX-512 BF16.
+        wide = x.device.type == "cpu" and stride > 1
+        dtype = torch.promote_types(x.dtype, torch.float32) if wide else x.dtype
+        weight = kernel.to(dtype).expand(x.shape[1], 1, -1, -1)
+        y = F.conv_transpose2d(x.to(dtype), weight, None, stride, padding, extra, groups=x.shape[1])
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

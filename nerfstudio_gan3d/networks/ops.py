@@ -174,7 +174,12 @@ class FullyConnected(nn.Module):
     def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
         gain = ACTIVATION_GAIN[self.activation]
         bias = (self.bias * (self.bias_gain * gain)).to(x.dtype)
-        x = torch.addmm(bias, x, self.weight.to(x.dtype).t(), alpha=self.weight_gain * gain)
+        weight, gain = self.weight.to(x.dtype), self.weight_gain * gain
+        # What is smaller is multiplied: of many positions it is the weight, also in backward.
+        if x.shape[0] > weight.shape[0]:
+            x = F.linear(x, weight * gain, bias)
+        else:
+            x = torch.addmm(bias, x, weight.t(), alpha=gain)
         return activate_(x, self.activation)
 
 

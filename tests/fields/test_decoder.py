@@ -22,7 +22,7 @@ def test_colours_reach_a_little_beyond_zero_and_one() -> None:
 
 
 def test_decoder_is_softplus_between_two_layers() -> None:
-    decoder = Decoder(2, 3, hidden_dim=4, density_init="normal")
+    decoder = Decoder(2, 3, hidden_dim=4)
     state = {name: torch.randn_like(value) for name, value in decoder.state_dict().items()}
     decoder.load_state_dict(state)
     feature = torch.randn(2, 5, 2)
@@ -116,13 +116,13 @@ def test_palette_follows_its_latent_and_shares_follow_the_position() -> None:
     w = torch.randn(2, 5, dtype=torch.float64)
     palette = decoder.palette.prepare(w)
     assert palette.shape == (2, 6, 3)
-    raw, colour = decoder.painted(feature, palette)
+    raw, colour = decoder(feature, palette)
     assert (raw == 0).all()
-    one = decoder.painted(feature, palette[:1].expand(2, -1, -1))[1]
+    one = decoder(feature, palette[:1].expand(2, -1, -1))[1]
     torch.testing.assert_close(one[0], colour[0])
     assert not torch.allclose(one[1], colour[1])
     # One colour, whatever the shares, but for the shade.
-    flat = decoder.painted(feature, palette[:, :1].expand(-1, 6, -1))[1]
+    flat = decoder(feature, palette[:, :1].expand(-1, 6, -1))[1]
     logits = torch.logit((flat + 0.001) / 1.002)
     differences = (logits - logits[..., :1]).std(dim=1)
     torch.testing.assert_close(differences, torch.zeros_like(differences), atol=1e-9, rtol=0)

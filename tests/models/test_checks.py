@@ -48,6 +48,7 @@ def test_a_sound_configuration_passes() -> None:
             "cross_view_interval = 0",
         ),
         (labelled(label_losses=LabelLossConfig(random_pose=1.5)), "random_pose = 1.5"),
+        (labelled(field=replace(field_config(), palette=4)), "palette = 4: with labels"),
     ],
 )
 def test_settings_that_cannot_work_are_named(config: GanModelConfig, sentence: str) -> None:

@@ -360,3 +360,8 @@ def test_precision_reaches_the_player_that_learns_and_not_what_is_shown() -> Non
     assert isinstance(model.generator_ema.field, TriPlane)
     assert model.generator.field.synthesis.training_dtype == torch.bfloat16
     assert model.generator_ema.field.synthesis.training_dtype == torch.float32
+    upsampled = changed(upsampled_config(), "convolutions", "bfloat16")
+    model = make_model(upsampled)
+    model.prepare_training()
+    found = (model.generator.superresolution, model.generator_ema.superresolution)
+    assert [part and part.training_dtype for part in found] == [torch.bfloat16, torch.float32]

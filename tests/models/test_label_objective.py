@@ -189,6 +189,26 @@ def test_the_label_discriminator_teaches_labels_and_colours_if_told_to(colours: 
     assert all(p.grad is None for p in objective.parameters())
 
 
+def test_both_discriminators_can_judge_in_bfloat16() -> None:
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        generator, objective = build(config(label_losses={"adversarial": 1.0}))
+        objective.dtype = dtype
+        torch.manual_seed(1)
+        losses = step(objective, generator)
+        sum(losses.values(), torch.zeros(())).backward()
+        critic = objective.label_discriminator
+        assert critic is not None
+        for part in (generator, objective.discriminator, critic):
+            gradients = [p.grad.flatten() for p in part.parameters() if p.grad is not None]
+            assert all(gradient.dtype == torch.float32 for gradient in gradients)
+            found.append(torch.cat(gradients))
+    # Eight bits of mantissa; equal values would say that nothing was computed with them.
+    for precise, rough in zip(found[:3], found[3:], strict=True):
+        error = (rough - precise).norm() / precise.norm()
+        assert 1e-5 < error < 0.1
+
+
 @pytest.mark.parametrize("kind", ["seg", "edge"])
 @pytest.mark.parametrize("representation", ["triplane", "hashgrid"])
 @pytest.mark.parametrize("super_resolution", [False, True])

@@ -137,6 +137,23 @@ def test_conv2d_under_autocast_has_the_gradients_of_full_precision() -> None:
     assert (actual - expected).norm() < 0.02 * expected.norm()
 
 
+@pytest.mark.parametrize("resample", [upsample2d, downsample2d])
+def test_resampling_in_bfloat16_has_values_and_gradients_of_full_precision(
+    resample: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    x = torch.randn(2, 8, 6, 6)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        given = x.to(dtype).requires_grad_()
+        y = resample(given, SKEWED.float())
+        assert y.dtype == dtype
+        (gradient,) = torch.autograd.grad(y.float().square().sum(), given)
+        assert gradient.dtype == dtype
+        found.append((y.detach().float(), gradient.float()))
+    for precise, rough in zip(*found, strict=True):
+        assert 0 < (rough - precise).norm() < 0.01 * precise.norm()
+
+
 def test_fast_memory_format_keeps_values() -> None:
     x = torch.randn(2, 3, 4, 5)
     y = fast_memory_format(x)

@@ -111,13 +111,20 @@ def test_conv1x1_per_sample(memory_format: torch.memory_format) -> None:
 
 
 @pytest.mark.parametrize("activation", ["linear", "lrelu"])
-def test_fully_connected(activation: Literal["linear", "lrelu"]) -> None:
+@pytest.mark.parametrize("rows", [4, 9])  # fewer and more than outputs
+def test_fully_connected(activation: Literal["linear", "lrelu"], rows: int) -> None:
     layer = FullyConnected(8, 5, activation, lr_multiplier=0.01, bias_init=3.0)
-    x = torch.randn(4, 8)
-    expected = x @ (layer.weight * 0.01 / 8**0.5).t() + 3.0 * 0.01
+    x = torch.randn(rows, 8, requires_grad=True)
+    expected = x @ (layer.weight * 0.01 / 8**0.5).t() + layer.bias * 0.01
     if activation == "lrelu":
         expected = F.leaky_relu(expected, 0.2) * ROOT_2
-    torch.testing.assert_close(layer(x), expected)
+    found = layer(x)
+    torch.testing.assert_close(found, expected)
+    inputs, cotangent = (x, layer.weight, layer.bias), torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, cotangent),
+        torch.autograd.grad(expected, inputs, cotangent),
+    )
 
 
 def test_learning_rate_multiplier_leaves_the_initial_scale_alone() -> None:
