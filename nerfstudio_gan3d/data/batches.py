@@ -114,8 +114,9 @@ class ImageBatches:
                 raise ValueError(f"{name} = {value}: give at least 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank = {rank}: must be at least 0 and below world_size {world_size}")
-        if seed < 0 or cache_megabytes < 0:
-            raise ValueError(f"seed {seed} and cache_megabytes {cache_megabytes}: must not be < 0")
+        for name, value in {"seed": seed, "cache_megabytes": cache_megabytes}.items():
+            if value < 0:
+                raise ValueError(f"{name} = {value}: give 0 or more")
         self.image_set = image_set
         self.indices = np.arange(len(image_set)) if indices is None else np.array(indices, int)
         if len(self.indices) == 0:
@@ -204,12 +205,14 @@ class ImageBatches:
         if isinstance(generator, int):
             generator = torch.Generator().manual_seed(generator)
         if self.image_set.labels is None:
-            return self.prior.sample(count, generator)
-        places = torch.randint(len(self.indices), (count,), generator=generator)
+            labels = self.prior.sample(count, generator)
+        else:
+            places = torch.randint(len(self.indices), (count,), generator=generator)
+            labels = self.image_set.labels[torch.from_numpy(self.indices)[places]]
+        if not self.mirror:
+            return labels
         flips = torch.rand(count, generator=generator) < 0.5
-        labels = self._labels(torch.from_numpy(self.indices)[places], flips & self.mirror)
-        assert labels is not None
-        return labels
+        return torch.where(flips[:, None], mirror_labels(labels), labels)
 
     def close(self) -> None:
         """Stop the threads; `batch` starts them again."""

@@ -58,8 +58,6 @@ class GanDataManagerConfig(AbsoluteData, VanillaDataManagerConfig):
     _target: type = field(default_factory=lambda: GanDataManager)
     batch_size: int = 16
     """Real images, and generated images, a step and process."""
-    resolution: int = 0
-    """Side of the real images in pixels, after resizing. 0 keeps that of the data set."""
     seed: int = 0
     """Seed of the order and the mirroring of the real images."""
     mirror: bool = False
@@ -82,6 +80,8 @@ class GanDataManagerConfig(AbsoluteData, VanillaDataManagerConfig):
     opens a second data manager from this config, which never sees the checkpoint."""
 
     # The pipeline copies these from the model's configuration.
+    resolution: tyro.conf.Suppress[int] = 0
+    """Side of the real images in pixels, after resizing. 0 keeps that of the data set."""
     label_kind: tyro.conf.Suppress[LabelKind] = "none"
     """How label maps are read; "none" reads none."""
     num_classes: tyro.conf.Suppress[int | None] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 
 class AbsoluteData:
@@ -13,7 +13,10 @@ class AbsoluteData:
     ``ns-train --data X`` sets the field after the config was built.
     """
 
+    PATHS: ClassVar[tuple[str, ...]] = ("data",)
+    """Fields that are paths."""
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "data" and isinstance(value, (str, Path)):
+        if name in self.PATHS and isinstance(value, (str, Path)):
             value = Path(value).expanduser().absolute()
         super().__setattr__(name, value)

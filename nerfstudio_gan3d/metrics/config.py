@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
+from nerfstudio_gan3d.data.paths import AbsoluteData
 from nerfstudio_gan3d.metrics.features import (
     FeatureExtractor,
     InceptionExtractor,
@@ -15,8 +16,10 @@ from nerfstudio_gan3d.metrics.features import (
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(AbsoluteData):
     """What is measured, on how many images, and in which feature space."""
+
+    PATHS: ClassVar[tuple[str, ...]] = ("evaluator", "inception_weights")
 
     num_samples: int = 1000
     """Generated images. The Fréchet distance shrinks as this grows: compare equal counts only."""

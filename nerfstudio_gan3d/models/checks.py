@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nerfstudio_gan3d.cameras import LABEL_SIZE, pixel_rays
 from nerfstudio_gan3d.data.palettes import default_palette
+from nerfstudio_gan3d.models.ranges import validate_ranges
 from nerfstudio_gan3d.rendering.samplers import box_interval
 
 if TYPE_CHECKING:
@@ -43,11 +44,8 @@ def validate(config: GanModelConfig) -> None:
             f"model.schedule.crop_share = {crops}: it must lie in 0..1, and crops need "
             "model.patch_resolution below image_resolution"
         )
-    if config.schedule.neural_resolution_final and not config.has_super_resolution:
-        raise ValueError(
-            f"model.schedule.neural_resolution_final = {config.schedule.neural_resolution_final}: "
-            "a resolution schedule needs super-resolution; set it to 0"
-        )
+    validate_ranges(config)
+    _validate_super_resolution(config)
     if not config.has_super_resolution and config.field.feature_dim != 3:
         raise ValueError(
             f"model.field.feature_dim = {config.field.feature_dim}: without super-resolution the "
@@ -90,17 +88,30 @@ def validate(config: GanModelConfig) -> None:
     _validate_patches(config)
     if config.losses.r1_interval < 1 or config.losses.density_variation_interval < 1:
         raise ValueError("model.losses: intervals of lazy terms must be at least 1 step")
-    for name in (
-        "r1_gamma",
-        "background",
-        "foreground",
-        "camera",
-        "wrong_camera",
-        "density_variation",
-        "normal_smoothness",
-    ):
-        if getattr(config.losses, name) < 0:
-            raise ValueError(f"model.losses.{name} = {getattr(config.losses, name)}: 0 or more")
+
+
+def _validate_super_resolution(config: GanModelConfig) -> None:
+    start, end = config.neural_resolution, config.schedule.neural_resolution_final
+    if not config.has_super_resolution:
+        if end:
+            raise ValueError(
+                f"model.schedule.neural_resolution_final = {end}: a resolution schedule needs "
+                "super-resolution; set it to 0"
+            )
+        return
+    if end and not start <= end <= config.image_resolution:
+        raise ValueError(
+            f"model.schedule.neural_resolution_final = {end}: give at least neural_resolution = "
+            f"{start} and at most image_resolution = {config.image_resolution}, or 0 for none"
+        )
+    side, image = config.super_resolution_input, config.image_resolution
+    if side < 1 or image not in (side, 2 * side, 4 * side):
+        raise ValueError(
+            f"model.image_resolution = {image}: super-resolution enlarges its input of {side} px "
+            "by 1, 2 or 4; change neural_resolution, or set model.super_resolution."
+            f"input_resolution to {image // 4} or {image // 2}, to which rendered images are then "
+            "resized"
+        )
 
 
 def _validate_palette(config: GanModelConfig) -> None:
@@ -377,6 +388,9 @@ def check_labels(config: GanModelConfig, labelled: bool) -> None:
 
 def validate_batch(config: GanModelConfig, batch: int) -> None:
     """Raises ValueError for a number of images per step that the configuration cannot work with."""
+    validate_ranges(config)
+    if batch < 1:
+        raise ValueError(f"datamanager.batch_size = {batch}: give 1 image or more")
     scenes = config.schedule.scenes_per_batch
     if scenes and batch % scenes:
         raise ValueError(

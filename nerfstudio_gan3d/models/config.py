@@ -185,7 +185,8 @@ class SuperResolutionConfig:
     clamp: float | None = 256.0
     """Limit of its activations; needed in half precision."""
     input_resolution: int = 0
-    """Side that the rendered image is brought to first. 0: the neural resolution."""
+    """Side that the rendered image is brought to first. 0: the neural resolution, the one at the
+    end of its schedule where it has one."""
     resize: Literal["different", "smaller"] = "different"
     """Whether a rendered image of another side is resized always, or only if it is smaller."""
     antialias: bool = True

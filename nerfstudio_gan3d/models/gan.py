@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as default
 from typing import Literal
 
 import torch
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -97,6 +98,12 @@ class GanModelConfig(SceneModelConfig):
         larger = self.image_resolution != self.neural_resolution
         return larger or self.super_resolution.input_resolution > 0
 
+    @property
+    def super_resolution_input(self) -> int:
+        """Side of the image that super-resolution's first block takes; others are resized to it."""
+        largest = max(self.neural_resolution, self.schedule.neural_resolution_final)
+        return self.super_resolution.input_resolution or largest
+
 
 def convolution_dtype(
     convolutions: Literal["auto", "float32", "bfloat16"], device: torch.device
@@ -123,7 +130,9 @@ def make_generator(config: GanModelConfig) -> Generator:
         config.latent,
         config.field,
         config.sphere if config.background else None,
-        config.super_resolution if config.has_super_resolution else None,
+        replace(config.super_resolution, input_resolution=config.super_resolution_input)
+        if config.has_super_resolution
+        else None,
         RenderSettings(
             config.samples,
             config.importance_samples,
@@ -195,6 +204,7 @@ class GanModel(SceneModel[Generator, Objective, SceneControls]):
             self.label_store = LabelStore(config.labels, config.image_resolution)
         self.controls = SceneControls(self)
         self._kept = None
+        self.register_load_state_dict_post_hook(_follow_schedule)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Groups ``generator`` and ``discriminator``."""
@@ -224,7 +234,15 @@ class GanModel(SceneModel[Generator, Objective, SceneControls]):
         """Loads what training alone needs; raises ValueError where it is not on this machine."""
         self.objective.prepare()
         dtype = convolution_dtype(self.config.convolutions, self.device)
+        if self.config.convolutions == "auto":
+            name = str(dtype).removeprefix("torch.")
+            CONSOLE.print(f"Convolutions of training passes in {name} (model.convolutions = auto)")
         set_training_precision(self.generator, self.objective, dtype)
+
+    def after_step(self, step: int) -> None:
+        """Moves the average towards the generator."""
+        super().after_step(step)
+        _follow_schedule(self)
 
     def set_training_share(self, share: float) -> None:
         """Tells the generator how much of training is done, 0..1, before each step."""
@@ -235,3 +253,11 @@ class GanModel(SceneModel[Generator, Objective, SceneControls]):
         """The Scene of a request, by the moving average of the generator."""
         latents = request_latents(self.generator_ema, request, self.label_store)
         return self.generator_ema.scene(latents)
+
+
+def _follow_schedule(model: GanModel, *_: object) -> None:
+    """What is shown is rendered at the size that training has come to."""
+    if model.generator.superresolution is not None:
+        kimg = int(model.images_seen) / 1000
+        side = model.objective.neural_resolution(model.generator, kimg)
+        model.generator_ema.neural_resolution = side

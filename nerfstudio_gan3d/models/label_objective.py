@@ -183,7 +183,7 @@ class LabelObjective(Objective):
             assert isinstance(real_plan, PatchPlan)
             real_cameras = real_plan.labels(labels)
             reals = self._reals(real_plan.images(images), fakes)
-            seen, seen_labels = self._prepare(reals, real_cameras, kimg)
+            seen, seen_labels = self._prepare(reals, real_cameras, kimg, real=True)
             judged = self.discriminator, fake_logits, seen, seen_labels
             real_logits = self._judge_reals("discriminator", *judged, step, out, figures)
             if self.label_discriminator is not None and fake_pairs is not None:

@@ -109,7 +109,7 @@ class Objective(nn.Module):
             out |= self._volume_losses(scene, fakes, cameras, kimg, self._turns(step))
         if discriminator_turn:
             reals = self._reals(plan.images(images), fakes)
-            seen, seen_labels = self._prepare(reals, plan.labels(labels), kimg)
+            seen, seen_labels = self._prepare(reals, plan.labels(labels), kimg, real=True)
             judged = self.discriminator, fake_logits, seen, seen_labels
             real_logits = self._judge_reals("discriminator", *judged, step, out, figures)
             self._advance(real_logits.detach(), len(images) * world_size, figures)
@@ -311,13 +311,18 @@ class Objective(nn.Module):
         return [images, resize_antialias(images, (height, width))]
 
     def _prepare(
-        self, inputs: list[Tensor], labels: Tensor, kimg: float
+        self, inputs: list[Tensor], labels: Tensor, kimg: float, real: bool = False
     ) -> tuple[list[Tensor], Tensor]:
-        """Blur and augmentation: what the discriminator sees, of reals and fakes alike."""
+        """Blur and augmentation: what the discriminator sees.
+
+        Of reals the raw image is blurred, too, and of fakes it is not (EG3D): what is rendered
+        learns coarse shapes first.
+        """
         fade = self.schedule.blur_fade_kimg
         sigma = self.schedule.blur_sigma * max(1 - kimg / fade, 0) if fade > 0 else 0.0
         if sigma > 0.1:
-            inputs = [gaussian_blur(inputs[0], sigma), *inputs[1:]]
+            blurred = len(inputs) if real else 1
+            inputs = [gaussian_blur(x, sigma) for x in inputs[:blurred]] + inputs[blurred:]
         if self.augment is None:
             return inputs, labels
         image = inputs[0]

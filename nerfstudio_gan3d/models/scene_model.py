@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
+import tyro
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -82,6 +83,12 @@ class SceneModelConfig(FillsDefaults, ModelConfig):
     view_focal: float = 0.0
     """Focal length of the viewer's first camera in image sides. 0: that of the data set's
     cameras."""
+
+    # nerfstudio's models of single scenes have these; nothing here reads them.
+    enable_collider: tyro.conf.Suppress[bool] = False
+    collider_params: tyro.conf.Suppress[dict[str, float] | None] = None
+    loss_coefficients: tyro.conf.Suppress[dict[str, float]] = field(default_factory=dict)
+    prompt: tyro.conf.Suppress[str | None] = None
 
     @property
     def has_super_resolution(self) -> bool:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from nerfstudio_gan3d.data.datamanager import GanDataManager
+from nerfstudio_gan3d.data.resize import resize_image
 from nerfstudio_gan3d.latents import (
     STORED_MAPS,
     LabelStore,
@@ -121,17 +123,21 @@ def _conditioned(generator: Generator, condition: Condition, inputs: LabelInputs
 
 
 def real_batches(data: GanDataManager, batch_size: int = 50) -> Iterator[RealBatch]:
-    """All training images at their own size, with masks and depth maps where the set has them."""
+    """All training images at the size that is trained on, with masks and depth maps, at their own
+    size, where the set has them."""
     images = data.image_set
     places = data.split_indices("train")
     for start in range(0, len(places), batch_size):
         rows = places[start : start + batch_size]
 
+        def image(row: int) -> UInt8[np.ndarray, "r r 3"]:
+            return resize_image(images.image(row), data.resolution)
+
         def stack(read: Callable[[int], Any], rows: list[int] = rows) -> Tensor:
             return torch.stack([torch.as_tensor(read(row)) for row in rows])
 
         yield RealBatch(
-            stack(images.image).permute(0, 3, 1, 2),
+            stack(image).permute(0, 3, 1, 2),
             None if images.labels is None else torch.as_tensor(images.labels)[rows],
             stack(images.mask)[:, None] if images.has_masks else None,
             stack(images.depth)[:, None] if images.has_depth else None,

@@ -86,7 +86,8 @@ class GanPipeline(VanillaPipeline):
         data_config.resolution = model_config.image_resolution
         self._configure_data(model_config, data_config)
         if test_mode == "val":
-            config.evaluation.validate()
+            # A file that is missing is found now, and not when the first evaluation is due.
+            build_extractor(config.evaluation)
         self.datamanager = data_config.setup(  # pyright: ignore[reportIncompatibleVariableOverride]
             device=device, test_mode=test_mode, world_size=world_size, local_rank=rank
         )
@@ -103,6 +104,8 @@ class GanPipeline(VanillaPipeline):
         if test_mode == "val":
             self.model.prepare_training()
             self._fill_store()
+            # Settings that it refuses would else end training at its first step.
+            _ = self.datamanager.batches
 
     def _configure_data(
         self, model_config: SceneModelConfig, data_config: GanDataManagerConfig
@@ -167,8 +170,7 @@ class GanPipeline(VanillaPipeline):
         return {}, losses, figures
 
     def get_eval_loss_dict(self, step: int) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """A GAN has no loss on held-out images; the mean logit of generated ones stands in the log
-        instead."""
+        """Nothing: a GAN has no loss on held-out images. nerfstudio's trainer wants an entry."""
         zero = torch.zeros((), device=self.device)
         return {}, {"none": zero}, {}
 

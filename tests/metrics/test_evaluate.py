@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from nerfstudio_gan3d.metrics.config import EvaluationConfig, build_extractor
@@ -225,6 +226,16 @@ def test_config_builds_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"Inception weights are not at .*set features to none"):
         build_extractor(EvaluationConfig(features="inception"))
+
+
+def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    config = EvaluationConfig(features="torchscript", evaluator=Path("reader.pt"))
+    config.inception_weights = Path("weights.pt")
+    monkeypatch.chdir("/")
+    assert config.evaluator == tmp_path / "reader.pt"
+    assert config.inception_weights == tmp_path / "weights.pt"
+    assert yaml.load(yaml.dump(config), Loader=yaml.Loader) == config
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes
 
 from nerfstudio_gan3d.cameras import labels_to_cameras, orbit_labels
 from nerfstudio_gan3d.fields.triplane import TriPlane
+from nerfstudio_gan3d.latents import SceneRequest
 from nerfstudio_gan3d.models.ballgan import ballgan, ballgan_256, ballgan_tiny
 from nerfstudio_gan3d.models.checks import check_labels, fit_to_cameras, validate, validate_batch
 from nerfstudio_gan3d.models.eg3d import eg3d, eg3d_256, eg3d_tiny
 from nerfstudio_gan3d.models.gan import GanModelConfig, convolution_dtype
+from nerfstudio_gan3d.models.objective_config import AdaConfig
 from nerfstudio_gan3d.networks.discriminator import DualDiscriminator
 from tests.models.tiny import images, labels, make_model, model_config, upsampled_config
 
@@ -67,6 +69,23 @@ REFUSED = [
     (model_config, "schedule.crop_share", -0.1, "crop_share = -0.1"),
     (model_config, "schedule.crop_share", 1.5, "crop_share = 1.5"),
     (model_config, "schedule.neural_resolution_final", 8, "neural_resolution_final = 8"),
+    (upsampled_config, "schedule.neural_resolution_final", 4, "final = 4: give at least"),
+    (upsampled_config, "schedule.neural_resolution_final", 32, "final = 32: .*at most"),
+    (upsampled_config, "neural_resolution", 2, "2 px by 1, 2 or 4; .* to 4 or 8"),
+    (upsampled_config, "neural_resolution", 6, "6 px by 1, 2 or 4"),
+    (model_config, "neural_resolution", 0, "neural_resolution = 0: give 1 or more"),
+    (model_config, "samples", 0, "samples = 0: give 1 or more"),
+    (model_config, "importance_samples", -1, "importance_samples = -1: give 0 or more"),
+    (model_config, "ema_kimg", -1.0, "ema_kimg = -1.0: give 0 or more"),
+    (model_config, "discriminator.minibatch_group", 0, "minibatch_group = 0: give 1 or more"),
+    (model_config, "schedule.scenes_per_batch", -2, "scenes_per_batch = -2: give 0 or more"),
+    (model_config, "schedule.blur_sigma", -1.0, "blur_sigma = -1.0: give 0 or more"),
+    (model_config, "schedule.style_mixing", 2.0, "style_mixing = 2.0: give between 0 and 1"),
+    (model_config, "schedule.pose_swap_final", float("nan"), "pose_swap_final = nan"),
+    (model_config, "ada.initial_p", 5.0, "ada.initial_p = 5.0: give between 0 and 1"),
+    (model_config, "ada.interval", 0, "ada.interval = 0: give 1 or more"),
+    (model_config, "ada", AdaConfig("fixed"), "ada.initial_p = 0: with mode = fixed"),
+    (model_config, "ada", AdaConfig("adaptive", kimg=0.0), "ada.kimg = 0.0: give more than 0"),
     (model_config, "field.feature_dim", 32, "feature_dim = 32.*set it to 3"),
     (upsampled_config, "field.feature_dim", 2, "feature_dim = 2.*at least 3"),
     (model_config, "field.near", -1.0, "near = -1.0"),
@@ -173,6 +192,8 @@ def test_all_that_needs_camera_labels_is_named_at_once() -> None:
 
 def test_batches_that_do_not_divide_are_refused() -> None:
     config = model_config()
+    with pytest.raises(ValueError, match="batch_size = 0: give 1 image or more"):
+        validate_batch(config, 0)
     config.discriminator.minibatch_group = 4
     for batch in (1, 2, 3, 4, 8):
         validate_batch(config, batch)
@@ -312,6 +333,28 @@ def test_rgba_has_the_opacity_of_the_foreground() -> None:
     rgba = model.get_rgba_image(outputs)
     assert torch.equal(rgba[..., :3], outputs["rgb"])
     assert torch.equal(rgba[..., 3:], outputs["accumulation"])
+
+
+def test_what_is_shown_follows_the_schedule_of_the_rendered_size() -> None:
+    config = changed(upsampled_config(), "schedule.neural_resolution_final", 16)
+    config.schedule.neural_resolution_fade_kimg = 1.0
+    config.super_resolution.channels = (8, 8)
+    model = make_model(config)
+    assert model.generator.superresolution is not None
+    assert model.generator.superresolution.input_size == 16
+    sizes = []
+    for seen in (0, 500, 2000):
+        model.images_seen.fill_(seen)
+        model._last_batch = 4
+        model.after_step(0)
+        images = model.generator_ema.render(model.make_scene(SceneRequest()), labels(1))
+        assert images.image.shape[2:] == (16, 16)
+        sizes.append(images.raw.shape[2])
+    assert sizes == [8, 12, 16]
+    # A checkpoint that is opened shows the same.
+    opened = make_model(copy.deepcopy(config))
+    opened.load_state_dict(model.state_dict())
+    assert (opened.generator_ema.neural_resolution, opened.generator.neural_resolution) == (16, 8)
 
 
 def test_losses_need_the_gan_pipeline() -> None:

@@ -8,6 +8,7 @@ from nerfstudio_gan3d.data.augment import AugmentConfig
 from nerfstudio_gan3d.losses.adversarial import camera_loss, generator_loss
 from nerfstudio_gan3d.models.objective_config import AdaConfig
 from nerfstudio_gan3d.networks.blur import gaussian_blur
+from nerfstudio_gan3d.networks.discriminator import resize_antialias
 from tests.models.objectives import Record, gradients_of, make_objective, step
 from tests.models.tiny import images, labels, make_generator
 
@@ -52,6 +53,19 @@ def test_blur_fades_for_reals_and_fakes_alike(
     ):
         expected = gaussian_blur(source, sigma) if sigma else source
         torch.testing.assert_close(seen.detach(), expected)
+
+
+def test_blur_reaches_the_raw_image_of_reals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = make_generator(super_resolution=True)
+    objective = make_objective(schedule={"blur_sigma": 3.0}, size=16, dual=True)
+    record = Record(monkeypatch, objective, generator)
+    step(objective, generator)
+    (_, fake, _), (_, real, _) = record.judged
+    assert fake is not None
+    assert real is not None
+    torch.testing.assert_close(fake, record.fakes[0].raw)
+    expected = gaussian_blur(resize_antialias(images(4, 16), (8, 8)), 3.0)
+    torch.testing.assert_close(real, expected)
 
 
 def test_style_mixing_swaps_the_fine_layers(monkeypatch: pytest.MonkeyPatch) -> None:
