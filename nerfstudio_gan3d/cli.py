@@ -28,6 +28,7 @@ from nerfstudio_gan3d.export.options import MeshOptions, SampleOptions
 from nerfstudio_gan3d.export.reconstruct_options import GenerateOptions, ReconstructOptions
 from nerfstudio_gan3d.export.splat_options import SplatOptions
 from nerfstudio_gan3d.share_options import PackOptions, ViewOptions
+from nerfstudio_gan3d.terminal import encodable, printable
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -186,10 +187,10 @@ _RUN: dict[type, Callable[[Any], str | None]] = {
 
 
 def _sentence(error: ValueError | OSError) -> str:
-    """The message of an error that a user can mend, on one line and without error numbers."""
+    """The message of an error that a user can mend, without error numbers."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    return " ".join(str(error).split())
+    return str(error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -214,13 +215,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         message = _RUN[type(options)](options)
     except (ValueError, OSError) as error:
-        print(f"gan3d: {_sentence(error)}", file=sys.stderr)  # noqa: T201
+        sentence = printable(_sentence(error), sys.stderr.encoding)
+        print(f"gan3d: {sentence}", file=sys.stderr)  # noqa: T201
         return USER_ERROR
     except KeyboardInterrupt:
         print("gan3d: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     if message:
-        print(message)  # noqa: T201
+        print(encodable(message, sys.stdout.encoding))  # noqa: T201
     return 0
 
 

@@ -164,7 +164,11 @@ class EvaluateOptions:
     evaluator_size: int = 64
     """Side of the images that it takes, in pixels."""
     inception: bool = False
-    """Compare Inception-v3 features; their weights must be on this machine."""
+    """Compare Inception-v3 features, which is what makes a FID."""
+    inception_weights: Path | None = None
+    """File of its weights; without it they are looked for in the cache of torch.hub."""
+    allow_download: bool = False
+    """Fetch the published weights (95 MB) when they are not there."""
     mesh_samples: int = 0
     """Also measure the meshes of this many seeds, a few seconds each."""
     mesh_resolution: int = 96
@@ -190,6 +194,8 @@ class EvaluateOptions:
             )
         if self.inception and self.evaluator is not None:
             raise ValueError("--evaluator and --inception: choose one feature space.")
+        if not self.inception and (self.inception_weights is not None or self.allow_download):
+            raise ValueError("--inception-weights and --allow-download belong to --inception.")
         if self.evaluator_outputs and self.evaluator is None:
             raise ValueError("--evaluator-outputs names what --evaluator returns; give that file.")
         if self.evaluator is not None and not self.evaluator.is_file():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import copy
+import lzma
 import os
 import threading
 import zipfile
@@ -17,6 +20,20 @@ RATIO_LIMIT = 200
 """Largest ratio of declared to stored size. Real images and label files stay below 30."""
 RATIO_FROM = 1 << 20
 """Members smaller than this may have any ratio: deflate reaches 1000 on a small blank picture."""
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    # zipfile's NotImplementedError for what it cannot read, and its words about passwords.
+    RuntimeError,
+    # Names that are no text, and offsets before the beginning of the file.
+    ValueError,
+    # A member that is gone since the zip was opened.
+    KeyError,
+)
+"""What reading a zip raises that is damaged or was made in a way that is not read here."""
 
 
 class FileTree:
@@ -65,9 +82,9 @@ class ZipTree(FileTree):
         self._process = -1
         try:
             with zipfile.ZipFile(path) as archive:
-                members = [info for info in archive.infolist() if not info.is_dir()]
-        # zipfile raises NotImplementedError for compression methods that it does not know.
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+                # ZipInfo.is_dir fails at an empty name before Python 3.12.
+                members = [i for i in archive.infolist() if not i.filename.endswith("/")]
+        except DAMAGE as error:
             raise DataError(f"{path}: not a readable zip file ({error})") from error
         _check_names(path, members)
         _check_sizes(path, members)
@@ -83,9 +100,11 @@ class ZipTree(FileTree):
                     raise DataError(
                         f"{self.path / name}: {info.file_size} bytes, more than {MEMBER_LIMIT}"
                     )
-                # zipfile never returns more than the declared size and compares the checksum.
-                return archive.read(info)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError) as error:
+                stored = _stored(archive, info)
+            return _decompress(stored, info)
+        except DataError:
+            raise
+        except DAMAGE as error:
             raise DataError(f"{self.path / name}: damaged in the zip ({error})") from error
 
     def close(self) -> None:
@@ -120,6 +139,48 @@ def open_tree(path: Path, only: tuple[str, ...] | None = None) -> FileTree:
     return ZipTree(path)
 
 
+def _stored(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member as they lie in the zip."""
+    as_is = copy.copy(info)
+    as_is.compress_type, as_is.file_size = zipfile.ZIP_STORED, info.compress_size
+    # The checksum is that of the decompressed bytes; without one, zipfile compares nothing.
+    as_is.CRC = None  # pyright: ignore[reportAttributeAccessIssue]
+    return archive.read(as_is)
+
+
+def _decompress(stored: bytes, info: zipfile.ZipInfo) -> bytes:
+    """The content of a member; raises one of `DAMAGE` when it is another than the zip declares.
+
+    zipfile itself decompresses all that a member holds before it cuts the result to the declared
+    size, and a few hundred bytes can hold gigabytes. Here nothing beyond that size is unpacked.
+    """
+    limit = info.file_size + 1
+    if info.compress_type == zipfile.ZIP_STORED:
+        content = stored
+    elif info.compress_type == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, limit)
+    elif info.compress_type == zipfile.ZIP_BZIP2:
+        content = bz2.BZ2Decompressor().decompress(stored, limit)
+    elif info.compress_type == zipfile.ZIP_LZMA:
+        # A zip has a version (2 bytes) and the length of the properties (2 bytes) before the
+        # properties (5 bytes); a .lzma file has the size (8 bytes, all ones: unknown) after them.
+        properties, data = stored[4:9], stored[9:]
+        if stored[2:4] != b"\5\0":
+            raise zipfile.BadZipFile("LZMA properties of an unknown length")
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MEMBER_LIMIT)
+        content = unpacker.decompress(properties + b"\xff" * 8 + data, limit)
+    else:
+        raise NotImplementedError(
+            f"compression method {info.compress_type}; pack it with deflate or without compression"
+        )
+    if len(content) != info.file_size:
+        found = "more" if len(content) > info.file_size else f"{len(content)} bytes"
+        raise zipfile.BadZipFile(f"it declares {info.file_size} bytes and holds {found}")
+    if zlib.crc32(content) != info.CRC:
+        raise zipfile.BadZipFile("Bad CRC-32: the content is not what was packed")
+    return content
+
+
 def _hidden(name: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
@@ -142,6 +203,10 @@ def _check_names(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for info in members:
         name = info.filename
         parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts:
+            raise DataError(
+                f"{path}: the member name {name!r} is not that of a file; pack it again"
+            )
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
             raise DataError(f"{path}: the member name {name!r} leaves the archive; pack it again")
         if name in seen:

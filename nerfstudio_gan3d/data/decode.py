@@ -44,6 +44,8 @@ def decode_photo(content: bytes, where: str) -> UInt8[np.ndarray, "h w 3"]:
 def _rgb(image: Image.Image, where: str) -> UInt8[np.ndarray, "h w 3"]:
     if image.mode.startswith("I") or image.mode == "F":
         raise DataError(f"{where}: an image of mode {image.mode}; save it with 8 bits a channel")
+    if image.mode == "P" and image.palette is None:
+        raise DataError(f"{where}: damaged image (its palette is missing)")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

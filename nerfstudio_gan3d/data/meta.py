@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,9 @@ LABEL_KEYS = ("kind", *META_KEYS)
 """All that labels.json may have."""
 MAX_CLASSES = 256
 """Class ids are stored in 8 bits."""
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories that names of classes may not use: control characters, which steer a terminal,
+lone surrogates, which no encoding has, and line breaks."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def object_numbers(entries: Any, names: Sequence[str], where: str) -> list[int] 
     for name, number in zip(names, objects, strict=True):
         if type(number) is not int:
             raise DataError(
-                f"{where}: the object of the image {name!r} is {number!r}; "
+                f"{where}: the object of the image {name!r} is {_shown(repr(number))}; "
                 "give every image a number, or none"
             )
     return [number for number in objects if number is not None]
@@ -126,6 +130,12 @@ def _classes(value: Any, where: str) -> list[str] | None:
         raise DataError(
             f'{where}: "classes" has {len(value)} names; at most {MAX_CLASSES} fit into 8 bits'
         )
+    for name in value:
+        if any(unicodedata.category(character) in UNPRINTABLE for character in name):
+            raise DataError(
+                f'{where}: "classes" has the name {_shown(ascii(name))}, which cannot be printed; '
+                "take out its control characters, line breaks and halves of surrogate pairs"
+            )
     return value
 
 

@@ -21,19 +21,20 @@ def evaluate(options: EvaluateOptions) -> str:
     from nerfstudio_gan3d.training.opening import open_pipeline
     from nerfstudio_gan3d.training.pipeline import GanPipeline
 
+    features = "none" if options.evaluator is None else "torchscript"
     config = EvaluationConfig(
         num_samples=options.num_samples,
         seed=options.seed,
-        features="none" if options.evaluator is None else "torchscript",
+        features="inception" if options.inception else features,
         evaluator=options.evaluator,
         evaluator_outputs=options.evaluator_outputs,
         evaluator_size=options.evaluator_size,
+        inception_weights=options.inception_weights,
+        allow_download=options.allow_download,
         truncation=options.truncation,
         mesh_samples=options.mesh_samples,
         mesh_resolution=options.mesh_resolution,
     )
-    if options.inception:
-        config.features = "inception"
     config.validate()
     if not options.load_config.is_file():
         raise ValueError(f"--load-config {options.load_config}: no such file; give a config.yml")

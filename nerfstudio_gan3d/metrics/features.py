@@ -287,7 +287,7 @@ class InceptionExtractor:
         if not allow_download or weights is not None:
             raise ValueError(
                 f"the Inception weights are not at {path}: put {name} there (from {INCEPTION_URL}),"
-                " set allow_download without inception_weights to fetch it, or set features to "
+                " have it fetched (allow_download, without inception_weights), or set features to "
                 "none or torchscript to do without"
             )
         path.parent.mkdir(parents=True, exist_ok=True)

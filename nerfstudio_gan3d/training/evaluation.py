@@ -33,6 +33,8 @@ from nerfstudio_gan3d.scene import Condition
 
 TURN_DEG = 30.0
 """Angle between the two views of which labels are compared."""
+LATENT_BLOCK = 16
+"""Latents of samples that are drawn before as many of backgrounds."""
 EDGE_TOLERANCE = 1.0
 """Distance in pixels of the rendered resolution within which an edge counts as found."""
 EDGE_THRESHOLD = 0.5
@@ -97,21 +99,34 @@ def generated_batches(
     config: EvaluationConfig,
     inputs: LabelInputs | None = None,
 ) -> Iterator[GeneratedBatch]:
-    """``num_samples`` generated images from cameras of the data set, in random order."""
+    """``num_samples`` generated images from cameras of the data set, in random order.
+
+    What is drawn does not depend on the size of the batches.
+    """
     device = generator.device
-    source = torch.Generator().manual_seed(config.seed)
+    latents = _latents(config, generator.latent.z_dim)
     labels = data.sample_labels(config.num_samples, config.seed)
     poses = data.sample_labels(config.num_samples, config.seed + 1)
     for start in range(0, config.num_samples, config.batch_size):
         chosen = labels[start : start + config.batch_size].to(device)
         count = len(chosen)
-        z = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
-        behind = torch.randn(count, generator.latent.z_dim, generator=source).to(device)
+        z, behind = (drawn[start : start + count].to(device) for drawn in latents)
         pose = poses[start : start + count].to(device)
         condition = Condition(z, behind if generator.background is not None else None, pose)
         if inputs is not None:
             condition = _conditioned(generator, condition, inputs.rows(start, count))
         yield judged(make_images(generator, condition, chosen, config.truncation), chosen)
+
+
+def _latents(config: EvaluationConfig, size: int) -> tuple[Tensor, Tensor]:
+    """Latents of all samples and of their backgrounds, [N, size] each, in blocks by turns."""
+    source = torch.Generator().manual_seed(config.seed)
+    pairs = []
+    for start in range(0, config.num_samples, LATENT_BLOCK):
+        count = min(LATENT_BLOCK, config.num_samples - start)
+        pairs.append([torch.randn(count, size, generator=source) for _ in range(2)])
+    z, behind = (torch.cat(blocks) for blocks in zip(*pairs, strict=True))
+    return z, behind
 
 
 def _conditioned(generator: Generator, condition: Condition, inputs: LabelInputs) -> Condition:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from nerfstudio_gan3d.terminal import printable
+
 USER_ERROR = 2
 """Exit code for settings and files that cannot be used."""
 
@@ -73,7 +75,7 @@ def user_errors(
             raise
         if clean_up is not None:
             clean_up()
-        sys.stderr.write(f"gan3d: {error}\n")
+        sys.stderr.write(f"gan3d: {printable(str(error), sys.stderr.encoding)}\n")
         raise SystemExit(USER_ERROR) from None
 
 

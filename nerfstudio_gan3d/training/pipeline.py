@@ -42,6 +42,7 @@ from nerfstudio_gan3d.training.evaluation import (
     real_batches,
     sampled_mesh_figures,
 )
+from nerfstudio_gan3d.training.exits import user_errors
 
 GRID_SEEDS = tuple(range(16))
 
@@ -271,13 +272,16 @@ class GanPipeline(VanillaPipeline):
         ns-eval always asks for deviations over images (``get_std``), which distances between sets
         of images do not have.
         """
-        result = self.evaluate()
+        if step is not None:
+            return dict(self.evaluate().figures)
+        with user_errors():
+            result = self.evaluate()
         if output_path is not None:
             output_path.mkdir(parents=True, exist_ok=True)
             _, grids = self.get_eval_image_metrics_and_images(0)
             for name, grid in grids.items():
                 save_picture(grid, output_path / f"{name}.png")
-        return dict(result.figures) if step is not None else result.as_dict()
+        return result.as_dict()
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Loads a checkpoint's state whole or not at all.

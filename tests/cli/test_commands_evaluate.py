@@ -116,6 +116,8 @@ def test_what_cannot_be_measured_is_refused(
     assert "--evaluator is gone.pt; there is no such file." in told("--evaluator", "gone.pt")
     sizes = "--evaluator", trained, "--evaluator-size", 0
     assert "--evaluator-size is 0; it must lie between 8 and 4096 pixels." in told(*sizes)
+    assert "--allow-download belong to --inception." in told("--allow-download")
+    assert "--allow-download belong to --inception." in told("--inception-weights", "a.pth")
     # Where the figures go is looked at before they are measured.
     Path("folder").mkdir()
     assert "--output-path is folder, which is a folder" in told("--output-path", "folder")

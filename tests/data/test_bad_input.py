@@ -1,13 +1,17 @@
 """Each kind of bad data gives one sentence that names the file and the value."""
 
 import json
+import struct
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nerfstudio_gan3d.data.archive import open_tree
 from nerfstudio_gan3d.data.check import check_set
 from nerfstudio_gan3d.data.dataset import DataError, ImageSet
 from tests.data.sets import encode, files, image, write_folder, write_zip
@@ -51,11 +55,27 @@ def only_labels(content: Content) -> None:
         del content[name]
 
 
+def without_palette() -> bytes:
+    """A PNG whose pixels are numbers of colours that it does not have."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 3, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9 * 8))), (b"IEND", b"")):
+        parts += [
+            struct.pack(">I", len(data)),
+            kind,
+            data,
+            struct.pack(">I", zlib.crc32(kind + data)),
+        ]
+    return b"".join(parts)
+
+
 PNG = encode(image(5))
 ID_7 = np.full((8, 8), 7, np.uint8)
 
 # Each row: what is wrong, how to make it so, the words that the sentence must have.
 BAD = [
+    ("an image without its palette", put(f"images/{LAST}", without_palette()),
+     [f"images/{LAST}", "its palette is missing"]),
     ("malformed JSON", put(JSON, b'{"labels": [\n["a.png" 3]]}'),
      [JSON, "malformed JSON at line 2, column 10"]),
     ("JSON that is not text", put(JSON, b"\xff\xfe\x00"), [JSON, "malformed JSON"]),
@@ -140,6 +160,12 @@ BAD = [
     ("malformed meta.json", put("meta.json", b"{"), ["meta.json", "malformed JSON"]),
     ("classes that are no list", put("meta.json", b'{"classes": 6}'),
      ["meta.json", '"classes"', "6"]),
+    ("a class of half a character", put("meta.json", b'{"classes": ["a", "\\ud800"]}'),
+     ["meta.json", '"classes"', "'\\ud800'", "cannot be printed"]),
+    ("a class that steers the terminal", put("meta.json", b'{"classes": ["a", "\\u001b[2J"]}'),
+     ["meta.json", '"classes"', "'\\x1b[2J'", "cannot be printed"]),
+    ("a class of two lines", put("meta.json", b'{"classes": ["background\\nbody"]}'),
+     ["meta.json", '"classes"', "'background\\nbody'", "cannot be printed"]),
     ("a palette of another length", put("meta.json", b'{"classes": ["a"], "palette": []}'),
      ["meta.json", '"palette"']),
     ("colours as text", put("meta.json", b'{"classes": ["a"], "palette": ["red"]}'),
@@ -158,27 +184,174 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("container", ["folder", "zip"])
-@pytest.mark.parametrize(("change", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_content(
-    tmp_path: Path, container: str, change: Callable[[Content], None], words: list[str] | None
-):
+def overwrite(field: int, value: int) -> Callable[[Path, int], None]:
+    """Sets a 2-byte field of a member's entry in the central directory."""
+
+    def change(path: Path, entry: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[entry + field : entry + field + 2] = value.to_bytes(2, "little")
+        path.write_bytes(data)
+
+    return change
+
+
+def spoil(path: Path, entry: int) -> None:
+    """Overwrites the middle of what is stored of a member."""
+    data = bytearray(path.read_bytes())
+    size = int.from_bytes(data[entry + 20 : entry + 24], "little")
+    start = int.from_bytes(data[entry + 42 : entry + 46], "little") + 30 + len(LAST_FILE)
+    data[start + size // 2 : start + size // 2 + 16] = b"\xff" * 16
+    path.write_bytes(data)
+
+
+def not_text(place: str) -> Callable[[Path, int], None]:
+    """Says that the member's name is UTF-8, and makes it something else in one of two places."""
+
+    def change(path: Path, entry: int) -> None:
+        data = bytearray(path.read_bytes())
+        local = int.from_bytes(data[entry + 42 : entry + 46], "little")
+        flags, name = (entry + 8, entry + 46) if place == "directory" else (local + 6, local + 30)
+        data[flags + 1] |= 1 << 3
+        data[name] = 0xFF
+        path.write_bytes(data)
+
+    return change
+
+
+def called_dot(path: Path, entry: int) -> None:
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(".", PNG)
+
+
+def nameless(path: Path, entry: int) -> None:
+    """Adds a member whose name of one byte is declared to be something else."""
+    called_dot(path, entry)
+    last = path.read_bytes().rfind(b"PK\x01\x02")
+    overwrite(28, 0)(path, last)
+    overwrite(30, 1)(path, last)
+
+
+LAST_FILE = "images/" + LAST
+NO_CRC = (LAST, "damaged in the zip (Bad CRC-32")
+
+# Each row: what is wrong, how the zip is compressed, what is done to it with the place of the last
+# image's entry in its central directory, and the words that the sentence must have.
+BAD_ZIPS = [
+    ("damaged as it is", zipfile.ZIP_STORED, spoil, NO_CRC),
+    ("damaged deflate", zipfile.ZIP_DEFLATED, spoil, (LAST, "damaged in the zip (")),
+    ("damaged bzip2", zipfile.ZIP_BZIP2, spoil, (LAST, "damaged in the zip (")),
+    ("damaged LZMA", zipfile.ZIP_LZMA, spoil, (LAST, "damaged in the zip (Corrupt input data")),
+    ("LZMA that is deflate", zipfile.ZIP_DEFLATED, overwrite(10, zipfile.ZIP_LZMA),
+     (LAST, "damaged in the zip (LZMA properties")),
+    ("an unknown compression", zipfile.ZIP_DEFLATED, overwrite(10, 9),
+     (LAST, "compression method 9", "pack it with deflate")),
+    ("a patch", zipfile.ZIP_DEFLATED, overwrite(8, 1 << 5),
+     (LAST, "damaged in the zip (compressed patched data")),
+    ("strong encryption", zipfile.ZIP_DEFLATED, overwrite(8, 1 << 6),
+     (LAST, "damaged in the zip (strong encryption")),
+    ("a password", zipfile.ZIP_DEFLATED, overwrite(8, 1), (LAST, "encrypted")),
+    ("a wrong checksum", zipfile.ZIP_DEFLATED, overwrite(16, 0), NO_CRC),
+    ("a name that is no text", zipfile.ZIP_STORED, not_text("directory"),
+     ("not a readable zip file", "utf-8")),
+    ("a name that is no text beside the content", zipfile.ZIP_STORED, not_text("member"),
+     (LAST, "damaged in the zip ('utf-8'")),
+    ("a member without a name", zipfile.ZIP_STORED, nameless,
+     ("the member name '' is not that of a file", "pack it again")),
+    ("a member called as its folder", zipfile.ZIP_STORED, called_dot,
+     ("the member name '.' is not that of a file",)),
+]  # fmt: skip
+
+
+def bad_set(
+    folder: Path, change: Callable[[Content], None], words: list[str] | None, container: str
+) -> tuple[Path, list[str]]:
+    """A set of a row of `BAD`, and the words of its sentence."""
     content = files()
     change(content)
     if words is None:
         del content[JSON]
         words = ["a/b/dataset.json", "must lie at the top"]
-    if container == "zip":
-        path = write_zip(tmp_path / "set.zip", content)
-    else:
-        path = write_folder(tmp_path / "set", content)
-    with pytest.raises(DataError) as caught:
-        check_set(ImageSet(path))
-    message = str(caught.value)
-    for word in [str(path), *words]:
+    write = write_zip if container == "zip" else write_folder
+    path = write(folder / ("set.zip" if container == "zip" else "set"), content)
+    return path, [str(path), *words]
+
+
+def bad_zip(folder: Path, kind: int, change: Callable[[Path, int], None]) -> Path:
+    """A zip of a row of `BAD_ZIPS`."""
+    path = write_zip(folder / "set.zip", files(), kind)
+    data = path.read_bytes()
+    change(path, data.find(LAST_FILE.encode(), data.find(b"PK\x01\x02")) - 46)
+    return path
+
+
+def check_sentence(message: str, words: Sequence[str]) -> None:
+    for word in words:
         assert word in message
     assert "\n" not in message
     assert len(message) < 400
+
+
+@pytest.mark.parametrize("container", ["folder", "zip"])
+@pytest.mark.parametrize(("change", "words"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_content(
+    tmp_path: Path, container: str, change: Callable[[Content], None], words: list[str] | None
+):
+    path, expected = bad_set(tmp_path, change, words, container)
+    with pytest.raises(DataError) as caught:
+        check_set(ImageSet(path))
+    check_sentence(str(caught.value), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"), [row[1:] for row in BAD_ZIPS], ids=[row[0] for row in BAD_ZIPS]
+)
+def test_bad_zips(
+    tmp_path: Path, kind: int, change: Callable[[Path, int], None], words: tuple[str, ...]
+):
+    path = bad_zip(tmp_path, kind, change)
+    with pytest.raises(DataError) as caught:
+        check_set(ImageSet(path))
+    check_sentence(str(caught.value), [str(path), *words])
+
+
+@pytest.mark.parametrize(
+    "kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_members_are_read_however_they_are_compressed(tmp_path: Path, kind: int):
+    content = files()
+    tree = open_tree(write_zip(tmp_path / "set.zip", content, kind))
+    assert {name: tree.read(name) for name in tree.names} == content
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_no_more_is_unpacked_than_a_member_declares(tmp_path: Path, kind: int):
+    path = write_zip(tmp_path / "set.zip", {"a.png": bytes(64_000_000)}, kind)
+    patch_directory(path, {24: 1000})
+    tree = open_tree(path)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"a.png: damaged in the zip \(it declares 1000 bytes"):
+            tree.read("a.png")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # LZMA itself needs a dictionary of 8 MB.
+    assert most < 16_000_000
+
+
+def test_a_member_that_went_away_after_the_zip_was_opened(tmp_path: Path):
+    path = write_zip(tmp_path / "set.zip", files())
+    images = ImageSet(path)
+    images.close()
+    write_zip(path, {"other.png": PNG})
+    with pytest.raises(DataError, match=rf"{LAST}: damaged in the zip"):
+        images.image(5)
+
+
+def test_names_of_classes_in_any_script_are_accepted(tmp_path: Path):
+    names = ["été", "車", "سیارهٔ\u200cمن", "no\u00a0break", "🚗"]
+    content = files() | {"meta.json": json.dumps({"classes": names}).encode()}
+    assert ImageSet(write_zip(tmp_path / "set.zip", content)).classes == names
 
 
 def test_the_same_content_unchanged_is_accepted(tmp_path: Path):
@@ -270,7 +443,7 @@ def test_zip_bomb_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_member_that_declares_less_than_it_holds(tmp_path: Path):
     content = {"a.png": encode(image(0, 64)), "b.png": encode(image(1, 64))}
     path = write_zip(tmp_path / "set.zip", content)
-    # Offset 24 holds the size: reading stops there, and then the checksum does not fit.
+    # Offset 24 holds the size: unpacking stops there.
     patch_directory(path, {24: 100})
     with pytest.raises(DataError, match=r"b.png: damaged in the zip"):
         check_set(ImageSet(path))

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
+from nerfstudio_gan3d.data.dataset import ImageSet
 from nerfstudio_gan3d.training.exits import Interrupts, user_errors
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 
@@ -68,6 +70,15 @@ def test_an_error_of_the_user_is_one_sentence(capsys: pytest.CaptureFixture[str]
     assert caught.value.code == 2
     assert cleaned == [True]
     assert capsys.readouterr().err == "gan3d: optimizer.lr = -1.0: give a positive number\n"
+
+
+def test_what_steers_a_terminal_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), user_errors():
+        ImageSet(Path("a\x1b[2J"))
+    told = capsys.readouterr().err
+    assert told.startswith("gan3d: ")
+    assert "/a\\x1b[2J: no such file or folder" in told
+    assert "\x1b" not in told
 
 
 def test_other_errors_keep_their_traceback() -> None:
