@@ -163,7 +163,7 @@ class TriPlane(nn.Module):
             channel_base=channel_base,
             channel_max=channel_max,
         )
-        self.decoder: Decoder | LabelDecoder | ShapeDecoder
+        self.decoder: Decoder | PaletteDecoder | LabelDecoder | ShapeDecoder
         self.decoder = Decoder(plane_channels, feature_dim, hidden_dim)
         if palette:
             self.decoder = PaletteDecoder(plane_channels, feature_dim, hidden_dim, w_dim, palette)

@@ -375,6 +375,11 @@ def check_labels(config: GanModelConfig, labelled: bool) -> None:
     """Raises ValueError where the settings need camera labels that the data set does not have."""
     if labelled:
         return
+    if config.labels.kind != "none":
+        raise ValueError(
+            f"model.labels.kind = {config.labels.kind}: the data set has no camera labels, and a "
+            "label map is one from a known camera; add them to its dataset.json"
+        )
     losses, needed = config.losses, []
     if config.discriminator.camera_conditioning:
         needed.append("--pipeline.model.discriminator.camera-conditioning False")

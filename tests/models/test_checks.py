@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nerfstudio_gan3d.models.checks import fit_to_labels, validate
+from nerfstudio_gan3d.models.checks import check_labels, fit_to_labels, validate
 from nerfstudio_gan3d.models.config import LabelConfig
 from nerfstudio_gan3d.models.gan import GanModelConfig
 from nerfstudio_gan3d.models.label_objective import LabelLossConfig
@@ -54,6 +54,12 @@ def test_a_sound_configuration_passes() -> None:
 def test_settings_that_cannot_work_are_named(config: GanModelConfig, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         validate(config)
+
+
+def test_label_maps_need_the_cameras_they_were_taken_from() -> None:
+    check_labels(labelled(), labelled=True)
+    with pytest.raises(ValueError, match=r"labels.kind = seg: the data set has no camera labels"):
+        check_labels(labelled(), labelled=False)
 
 
 def test_classes_come_from_the_data_set_where_they_are_open() -> None:
