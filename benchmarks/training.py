@@ -17,6 +17,7 @@ they are due (R1 every 16 steps, density variation every 4), backward pass, both
 average. Steps are measured in whole cycles of 16; where players take turns, two turns are one
 step. Machines differ and virtual ones vary from minute to minute, so cases that are to be compared
 are measured in turns, ``--rounds`` times, and the median is reported with all values beside it.
+Every measurement has a process of its own, so that the memory of one does not matter to another.
 "gflops" is what a matrix product of 1024 reaches at the time.
 """
 

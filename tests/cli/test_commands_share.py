@@ -140,11 +140,11 @@ def test_a_viewer_on_a_bundled_checkpoint_is_told_where_to_listen(
     ((config, pipeline, step),) = started
     assert (config.viewer.websocket_host, config.viewer.websocket_port) == ("0.0.0.0", 7322)
     assert config.viewer.image_format == "png"
-    assert step == 12299
+    assert step == 19074
     assert pipeline.model.config.image_resolution == 64
     assert (keep / "config.yml").is_file()
     told = capsys.readouterr().out
-    assert "method: gan3d-ballgan-tiny after 393600 images" in told
+    assert "method: gan3d-ballgan-tiny after 610400 images" in told
     assert "licence: Apache-2.0" in told
 
 
