@@ -364,6 +364,7 @@ def load(source: str | Path, device: torch.device | str | None = None) -> Gan:
             unpack(source, Path(folder))
             run = load_run(folder, place)
         except BaseException:
+            # Interrupted or not, nothing stays behind.
             shutil.rmtree(folder, ignore_errors=True)
             raise
         # As long as the run is there, and when the program ends.

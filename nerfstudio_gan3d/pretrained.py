@@ -267,6 +267,7 @@ def write_run(config: UnpackedRunConfig, checkpoint: Mapping[str, Any]) -> None:
         with replaced(folder / CONFIG_NAME) as temporary:
             temporary.write_text(yaml.dump(config), encoding="utf-8")
     except BaseException:
+        # Interrupted or not, half a run does not stay behind.
         file.unlink(missing_ok=True)
         for one in made:
             with contextlib.suppress(OSError):

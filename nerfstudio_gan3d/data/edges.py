@@ -149,6 +149,7 @@ def write_edge_set(
             try:
                 shares = [future.result() for future in futures]
             except BaseException:
+                # Also when interrupted: images that wait are not drawn.
                 pool.shutdown(cancel_futures=True)
                 raise
         size = images.size
@@ -188,6 +189,7 @@ def _new_folder(path: Path) -> Iterator[Path]:
             yield folder
             folder.replace(path)
     except BaseException:
+        # Interrupted or not, no empty folders stay behind.
         for parent in made:
             with suppress(OSError):
                 parent.rmdir()

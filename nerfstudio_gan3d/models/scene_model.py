@@ -98,6 +98,7 @@ class SceneModelConfig(FillsDefaults, ModelConfig):
     @property
     def box(self) -> tuple[float, float, float]:
         """Sides of the box about the origin that holds a Scene's foreground, object-world units."""
+        # Each kind of model has its own.
         raise NotImplementedError
 
 
@@ -130,6 +131,7 @@ class SceneModel(Model, Generic[G, J, C]):
 
     def make_scene(self, request: SceneRequest) -> Scene:
         """The Scene of a request, by the moving average of the generator."""
+        # Each kind of model has its own.
         raise NotImplementedError
 
     def prepare_training(self) -> None:

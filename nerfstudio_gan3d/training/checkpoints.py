@@ -53,6 +53,7 @@ def save_atomic(payload: Mapping[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, folder / path.name)
     except BaseException:
+        # Interrupted or not, half a checkpoint does not stay behind.
         temporary.unlink(missing_ok=True)
         raise
     if os.name == "posix":

@@ -71,6 +71,7 @@ class Panel:
 
     def _refresh(self) -> None:
         """Makes the panel show what is true now."""
+        # Each panel has its own.
         raise NotImplementedError
 
 

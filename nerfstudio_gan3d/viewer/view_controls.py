@@ -84,6 +84,7 @@ class ViewControls(ViewerControl):
 
     def request(self) -> SceneRequest:
         """The Scene that the controls name at this moment."""
+        # Each kind of controls has its own.
         raise NotImplementedError
 
     def backdrop(self) -> Backdrop:
@@ -169,6 +170,7 @@ class ViewControls(ViewerControl):
 
     def _elements(self) -> list[ViewerParameter]:
         """All controls that mean something for this model, in the order of the screen."""
+        # Each kind of controls has its own.
         raise NotImplementedError
 
     def _applies(self) -> dict[ViewerParameter, bool]:
