@@ -13,17 +13,9 @@ import pytest
 
 from nerfstudio_gan3d.cli import main
 from tests.cli.test_commands_data import succeed
-from tests.data.sets import files, write_folder
-from tests.data.test_bad_input import (
-    BAD,
-    BAD_ZIPS,
-    Content,
-    bad_set,
-    bad_zip,
-    check_sentence,
-    patch_directory,
-    write_zip,
-)
+from tests.data.sets import files, write_folder, write_zip
+from tests.data.test_bad_input import BAD, Content, bad_set, check_sentence
+from tests.data.test_bad_zips import BAD_ZIPS, bad_zip, patch_directory
 
 
 def check_refused(
