@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from nerfstudio_gan3d.fields.two_layers import colour_range, two_layers
 from nerfstudio_gan3d.networks.ops import LRELU_SLOPE, FullyConnected
 
 FILM_GAIN = 0.5
@@ -16,12 +17,6 @@ FILM_GAIN = 0.5
 
 SPHERE_RADIUS = 0.6
 """Radius of the sphere that surfaces start from, half sides of the box (UNISURF)."""
-
-
-def colour_range(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """``sigmoid(x) * 1.002 - 0.001``: colours reach 0 and 1 at finite x (mip-NeRF; EG3D's
-    decoder)."""
-    return torch.sigmoid(raw) * 1.002 - 0.001
 
 
 def initial_ball(positions: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 1"]:
@@ -63,10 +58,23 @@ class TwoLayers(nn.Module):
         with torch.no_grad():
             self.out.weight[0] = 0
 
-    def outputs(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n o"]:
-        """What the last layer says of each position, the raw density first."""
-        hidden = self.hidden(feature.flatten(0, 1))
-        return self.out(torch.nn.functional.softplus(hidden)).unflatten(0, feature.shape[:2])
+    def outputs(
+        self, feature: Float[Tensor, "b n c"], ranged: bool = False
+    ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n o"]]:
+        """Raw density and the other outputs of each position, these as `colour_range` of
+        themselves if ``ranged``."""
+        raw, others = two_layers(
+            feature.flatten(0, 1), *self.hidden.scaled(), *self.out.scaled(), ranged
+        )
+        return raw.unflatten(0, feature.shape[:2]), others.unflatten(0, feature.shape[:2])
+
+    def raw_density(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n 1"]:
+        """Raw density alone."""
+        hidden = torch.nn.functional.softplus(self.hidden(feature.flatten(0, 1)))
+        weight, bias = self.out.scaled()
+        return torch.nn.functional.linear(hidden, weight[:1], bias[:1]).unflatten(
+            0, feature.shape[:2]
+        )
 
 
 class Decoder(TwoLayers):
@@ -77,8 +85,7 @@ class Decoder(TwoLayers):
         self, feature: Float[Tensor, "b n c"]
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
         """Raw density and colour features (0..1) of each position."""
-        out = self.outputs(feature)
-        return out[..., :1], colour_range(out[..., 1:])
+        return self.outputs(feature, ranged=True)
 
 
 def styled_layer(
@@ -197,8 +204,8 @@ class PaletteDecoder(TwoLayers):
         self, feature: Float[Tensor, "b n c"], palette: Float[Tensor, "b k f"]
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n f"]]:
         """Raw density and colour features (0..1) of each position."""
-        out = self.outputs(feature)
-        return out[..., :1], self.palette.mix(out[..., 1:], palette)
+        raw, shares = self.outputs(feature)
+        return raw, self.palette.mix(shares, palette)
 
 
 @dataclass(frozen=True)

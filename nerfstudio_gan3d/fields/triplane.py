@@ -224,7 +224,7 @@ class TriPlane(nn.Module):
             return self.query(prepared, positions).raw_density
         feature = sample_planes(prepared.planes, positions, self.axes)
         if isinstance(self.decoder, TwoLayers):
-            return self._started(self.decoder.outputs(feature)[..., :1], positions)
+            return self._started(self.decoder.raw_density(feature), positions)
         return self._started(self.decoder.shape(feature)[1], positions)
 
     def _started(self, raw: Tensor, positions: Tensor) -> Float[Tensor, "b n 1"]:

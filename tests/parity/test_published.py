@@ -1,0 +1,109 @@
+"""The published systems as benchmarks restate them, against the originals' outputs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks import published
+from tests.parity.fill import Fixture, fill_value, key_list, procedural_image
+
+NAMES = ["eg3d_tiny64", "ballgan_tiny64"]
+
+
+def filled(name: str, config: dict) -> dict[str, Tensor]:
+    """Tensors under official names, of which parameters are leaves."""
+    weights = {}
+    for key, shape, kind in key_list(name):
+        value = fill_value(key, shape, config["density_offset"], config["salt"])
+        if value is not None:
+            weights[key] = torch.from_numpy(value).requires_grad_(kind == "P")
+    return weights
+
+
+def images(fixture: Fixture, weights: dict[str, Tensor]) -> published.Fakes:
+    """The fixture's images with a graph."""
+    return published.generated(
+        weights,
+        fixture["z"],
+        fixture["c_cond"],
+        fixture["c"],
+        fixture.tensors.get("z_bg"),
+        noise="const",
+        jitter=fixture["u_strat"],
+        draws=fixture["u_imp"],
+    )
+
+
+def close(found: Tensor, expected: Tensor, atol: float = 2e-4, rtol: float = 1e-4) -> None:
+    torch.testing.assert_close(found, expected, atol=atol, rtol=rtol)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_and_losses_with_their_gradients_are_the_originals(name: str) -> None:
+    fixture = Fixture(name)
+    weights, judge = (filled(key, fixture.config) for key in (f"{name}_G", "eg3d_tiny64_D"))
+    found = images(fixture, weights)
+    close(found.image, fixture["image_sub"])
+    close(found.raw, fixture["image_raw"])
+    close(found.march.weights.sum(2).mT.reshape(-1, 1, 32, 32), fixture["render_wsum"])
+    logits = published.judged(judge, found.image, found.raw, fixture["c"], 4)
+    close(logits, fixture["D_logits_fake"], 2e-5, 1e-3)
+    losses = {"nonsat": F.softplus(-logits).mean(), "linear": -logits.mean()}
+    if "L_bg" in fixture.tensors:
+        left = found.march.left
+        losses["Lbg"] = torch.minimum(left, 1 - left).mean()
+    parameters = [weights[key] for key in fixture.config["param_names"]]
+    for kind, loss in losses.items():
+        close(loss, fixture[f"loss_{kind}"][0], 2e-5, 1e-3)
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        norms = [0.0 if g is None else float(g.norm()) for g in gradients]
+        # -1 stands for a parameter that is not part of the graph.
+        expected = fixture[f"gradnorm_{kind}"].clamp(min=0)
+        signed = torch.tensor(["noise_strength" in key for key in fixture.config["param_names"]])
+        # A noise strength's gradient is a signed sum over a feature map, which can cancel.
+        slack = 1e-6 + 5e-3 * expected + signed * 1e-3 * expected[signed].max()
+        wrong = (torch.tensor(norms, dtype=expected.dtype) - expected).abs() > slack
+        assert not wrong.any(), [fixture.config["param_names"][i] for i in wrong.nonzero()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_depth_of_the_foreground_is_the_original(name: str) -> None:
+    fixture = Fixture(name)
+    with torch.no_grad():
+        depth = images(fixture, filled(f"{name}_G", fixture.config)).march.depth
+    expected = fixture["only_fg_depth" if "z_bg" in fixture.tensors else "render_depth"]
+    close(depth.mT.reshape(-1, 1, 32, 32), expected)
+
+
+def test_logits_and_penalty_of_reals_are_the_originals() -> None:
+    fixture = Fixture("eg3d_tiny64")
+    judge = filled("eg3d_tiny64_D", fixture.config)
+    image = torch.stack([procedural_image(64, phase) for phase in (0.0, 1.0)])
+    raw = published.resized(image, 32)
+    pair = image.requires_grad_(), raw.requires_grad_()
+    logits = published.judged(judge, *pair, fixture["c"], 4)
+    close(logits, fixture["D_logits_real"], 2e-5, 1e-3)
+    slopes = torch.autograd.grad(logits.sum(), pair)
+    penalty = sum(slope.square().sum((1, 2, 3)) for slope in slopes)
+    close(penalty, fixture["r1_penalty"], 1e-6, 5e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
+    torch.manual_seed(0)
+    fixture = Fixture(name)
+    players = [filled(key, fixture.config) for key in (f"{name}_G", "eg3d_tiny64_D")]
+    before = [{key: value.detach().clone() for key, value in p.items()} for p in players]
+    sizes = published.Sizes(neural=32, coarse=6, fine=6)
+    training = published.Training(*players, background=name.startswith("ballgan"), sizes=sizes)
+    training.step(torch.rand(2, 3, 64, 64) * 2 - 1, fixture["c"])
+    for player, old in zip(players, before, strict=True):
+        for key, value in player.items():
+            assert value.isfinite().all(), key
+            changed = not torch.equal(value.detach(), old[key])
+            # Super-resolution takes no noise.
+            unused = key.startswith("superresolution") and key.endswith("noise_strength")
+            assert changed == (value.requires_grad and not unused), key
+    for key, value in training.average.items():
+        torch.testing.assert_close(value, torch.lerp(players[0][key].detach(), before[0][key], 0.999))
