@@ -140,9 +140,7 @@ def styled(
     return activated(x, weights[f"{name}.bias"], clamp=clamp)
 
 
-def to_rgb(
-    weights: Weights, name: str, x: Tensor, w: Tensor, clamp: float | None = None
-) -> Tensor:
+def to_rgb(weights: Weights, name: str, x: Tensor, w: Tensor, clamp: float | None = None) -> Tensor:
     weight = weights[f"{name}.weight"]
     style = connected(weights, f"{name}.affine", w) / math.sqrt(weight.shape[1])
     x = modulated(x, weight, style, demodulate=False)
@@ -191,8 +189,8 @@ def queried(
         padding_mode="zeros",
         align_corners=False,
     )
-    x = found.reshape(batch, 3, -1, count).permute(0, 1, 3, 2).mean(1)
-    x = F.softplus(connected(weights, "decoder.net.0", x.reshape(batch * count, -1)))
+    x = found.reshape(batch, 3, -1, count).mean(1).mT.reshape(batch * count, -1)
+    x = F.softplus(connected(weights, "decoder.net.0", x))
     if "decoder.net.2.weight" in weights:
         x = connected(weights, "decoder.net.2", x).view(batch, count, -1)
         raw, colour = x[..., :1], x[..., 1:]
@@ -287,7 +285,9 @@ def rendered(
     return marched(colours, raw, distances)
 
 
-def behind(weights: Weights, ws: Tensor, origins: Tensor, directions: Tensor, radius: float) -> Tensor:
+def behind(
+    weights: Weights, ws: Tensor, origins: Tensor, directions: Tensor, radius: float
+) -> Tensor:
     """BallGAN's sphere: colour features [B, R, 32]."""
     along = -(origins * directions).sum(-1, keepdim=True)
     nearest = origins + along * directions
@@ -409,6 +409,98 @@ def judged(weights: Weights, image: Tensor, raw: Tensor, cameras: Tensor, group:
 # Training.
 
 
+def first_generator(
+    background: bool, base: int = 4096, most: int = 128, side: int = 64
+) -> dict[str, Tensor]:
+    """Untrained weights of a generator with 64 px images and planes of ``side`` px."""
+    weights: dict[str, Tensor] = {}
+    if background:
+        _add_mapping(weights, "BG_mapping", 512, 8)
+        _add_convolution(weights, "BG_Net.fc_in", 40, 64, 1)
+        for index in range(3):
+            _add_convolution(weights, f"BG_Net.blocks.{index}", 64, 64, 1)
+        _add_convolution(weights, "BG_Net.feat_out", 64, 32, 1)
+    size, given = 4, 0
+    while size <= side:
+        name, width = f"backbone.synthesis.b{size}", min(base // size, most)
+        if given:
+            _add_convolution(weights, f"{name}.conv0", given, width, 3, size)
+        else:
+            weights[f"{name}.const"] = torch.randn(width, size, size)
+        _add_convolution(weights, f"{name}.conv1", width, width, 3, size)
+        _add_convolution(weights, f"{name}.torgb", width, 96, 1)
+        size, given = 2 * size, width
+    _add_linear(weights, "backbone.mapping.embed", 25, 512)
+    _add_mapping(weights, "backbone.mapping", 1024, 2)
+    for index, (given, width, size) in enumerate(((32, 128, 32), (128, 64, 64))):
+        name = f"superresolution.block{index}"
+        _add_convolution(weights, f"{name}.conv0", given, width, 3, size)
+        _add_convolution(weights, f"{name}.conv1", width, width, 3, size)
+        _add_convolution(weights, f"{name}.torgb", width, 3, 1)
+    _add_linear(weights, "decoder.net.0", 32, 64)
+    if background:
+        _add_linear(weights, "decoder.rgb_out", 64, 32)
+        _add_linear(weights, "decoder.sigma_out", 64, 1)
+    else:
+        _add_linear(weights, "decoder.net.2", 64, 33)
+    return _leaves(weights)
+
+
+def first_discriminator(base: int = 4096, most: int = 128, side: int = 64) -> dict[str, Tensor]:
+    """Untrained weights of a discriminator of images of ``side`` px."""
+    weights: dict[str, Tensor] = {}
+    size = side
+    _add_convolution(weights, f"b{size}.fromrgb", 6, min(base // size, most), 1, styled=False)
+    while size > 4:
+        width, next_width = min(base // size, most), min(2 * base // size, most)
+        _add_convolution(weights, f"b{size}.conv0", width, width, 3, styled=False)
+        _add_convolution(weights, f"b{size}.conv1", width, next_width, 3, styled=False)
+        weights[f"b{size}.skip.weight"] = torch.randn(next_width, width, 1, 1)
+        size //= 2
+    width = min(base // 4, most)
+    _add_linear(weights, "mapping.embed", 25, width)
+    _add_mapping(weights, "mapping", width, 8, width)
+    _add_convolution(weights, "b4.conv", width + 1, width, 3, styled=False)
+    _add_linear(weights, "b4.fc", 16 * width, width)
+    _add_linear(weights, "b4.out", width, width)
+    return _leaves(weights)
+
+
+def _add_linear(weights: dict[str, Tensor], name: str, given: int, out: int) -> None:
+    weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.randn(out, given), torch.zeros(out)
+
+
+def _add_mapping(
+    weights: dict[str, Tensor], name: str, given: int, layers: int, width: int = 512
+) -> None:
+    for index in range(layers):
+        _add_linear(weights, f"{name}.fc{index}", given, width)
+        weights[f"{name}.fc{index}.weight"] *= 100
+        given = width
+
+
+def _add_convolution(
+    weights: dict[str, Tensor],
+    name: str,
+    given: int,
+    out: int,
+    taps: int,
+    noise: int = 0,
+    styled: bool = True,
+) -> None:
+    weights[f"{name}.weight"] = torch.randn(out, given, taps, taps)
+    weights[f"{name}.bias"] = torch.zeros(out)
+    if noise:
+        weights[f"{name}.noise_strength"] = torch.zeros(())
+    if styled:
+        _add_linear(weights, f"{name}.affine", 512, given)
+        weights[f"{name}.affine.bias"] += 1
+
+
+def _leaves(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.requires_grad_() for name, value in weights.items()}
+
+
 @dataclass
 class Training:
     """Generator and discriminator in training; tensors are leaves under official names."""
@@ -418,7 +510,6 @@ class Training:
     background: bool
     sizes: Sizes = Sizes()
     gamma: float = 1.0
-    step_index: int = 0
     average: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -428,9 +519,8 @@ class Training:
             self.optimizers.append(torch.optim.Adam(leaves, lr=0.002, betas=(0.0, 0.99)))
         self.average = {name: value.detach().clone() for name, value in self.generator.items()}
 
-    def step(self, images: Tensor, cameras: Tensor) -> None:
-        """One iteration with real images [B, 3, H, W] and their cameras."""
-        index, self.step_index = self.step_index, self.step_index + 1
+    def step(self, images: Tensor, cameras: Tensor, index: int) -> None:
+        """Iteration ``index`` with real images [B, 3, H, W] and their cameras [B, 25]."""
         judge = {name: value.detach() for name, value in self.discriminator.items()}
         fakes, seen = self._fakes(cameras)
         logits = judged(judge, fakes.image, fakes.raw, seen, self.sizes.group)
@@ -451,8 +541,8 @@ class Training:
             pair = images.clone().requires_grad_(), raw.clone().requires_grad_()
             logits = judged(self.discriminator, *pair, cameras, self.sizes.group)
             slopes = torch.autograd.grad(logits.sum(), pair, create_graph=True)
-            penalty = sum(slope.square().sum((1, 2, 3)) for slope in slopes)
-            self._learn(1, 16 * (penalty * self.gamma / 2).mean())
+            squares = torch.cat([slope.flatten(1) for slope in slopes], dim=1).square()
+            self._learn(1, 16 * (squares.sum(1) * self.gamma / 2).mean())
         with torch.no_grad():
             for name, value in self.generator.items():
                 self.average[name].copy_(value.lerp(self.average[name], 0.999))

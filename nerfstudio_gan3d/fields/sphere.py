@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nerfstudio_gan3d.fields.decoder import colour_range
+from nerfstudio_gan3d.fields.two_layers import colour_range
 from nerfstudio_gan3d.networks.ops import FullyConnected
 
 

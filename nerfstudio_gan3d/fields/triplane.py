@@ -81,7 +81,8 @@ def _sample_rows(
     if size != width:
         raise ValueError(f"planes have {size} x {width} texels: they must be square")
     side = size + 2
-    table = torch.nn.functional.pad(planes, (1, 1, 1, 1)).permute(0, 1, 3, 4, 2)
+    # Channels come last first, as they lie in the memory of a network's `channels_last` output.
+    table = torch.nn.functional.pad(planes.permute(0, 1, 3, 4, 2), (0, 0, 1, 1, 1, 1))
     count = positions.shape[1]
     # A texel's centre lies at (i + 0.5) / size; the padding shifts it by one. Beyond the border all
     # is zero, so positions may be moved to it.

@@ -5,7 +5,7 @@ Pure functions of tensors, on the hot path: no loops over samples, no host synch
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -85,4 +85,23 @@ def weighted_sum(
     weights: Float[Tensor, "b r s"], values: Float[Tensor, "b r s f"]
 ) -> Float[Tensor, "b r f"]:
     """``sum_i w_i v_i`` as one batched matrix product."""
-    return torch.matmul(weights.unsqueeze(-2), values).squeeze(-2)
+    return cast(Tensor, _WeightedSum.apply(weights, values))
+
+
+class _WeightedSum(torch.autograd.Function):
+    """The product with another derivative: a product without a sum is slow as a matrix product."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, values)
+        return torch.matmul(weights.unsqueeze(-2), values).squeeze(-2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        weights, values = ctx.saved_tensors
+        grad = grads[0].unsqueeze(-2)
+        need_weights, need_values = ctx.needs_input_grad
+        return (
+            torch.matmul(grad, values.mT).squeeze(-2) if need_weights else None,
+            weights.unsqueeze(-1) * grad if need_values else None,
+        )

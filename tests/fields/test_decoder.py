@@ -11,9 +11,9 @@ from nerfstudio_gan3d.fields.decoder import (
     LabelDecoder,
     Palette,
     PaletteDecoder,
-    colour_range,
     initial_ball,
 )
+from nerfstudio_gan3d.fields.two_layers import colour_range
 
 
 def test_colours_reach_a_little_beyond_zero_and_one() -> None:

@@ -85,8 +85,18 @@ def test_logits_and_penalty_of_reals_are_the_originals() -> None:
     logits = published.judged(judge, *pair, fixture["c"], 4)
     close(logits, fixture["D_logits_real"], 2e-5, 1e-3)
     slopes = torch.autograd.grad(logits.sum(), pair)
-    penalty = sum(slope.square().sum((1, 2, 3)) for slope in slopes)
+    penalty = slopes[0].square().sum((1, 2, 3)) + slopes[1].square().sum((1, 2, 3))
     close(penalty, fixture["r1_penalty"], 1e-6, 5e-3)
+
+
+@pytest.mark.parametrize("kind", ["eg3d_tiny64_G", "ballgan_tiny64_G", "eg3d_tiny64_D"])
+def test_untrained_weights_have_the_original_names_and_shapes(kind: str) -> None:
+    if kind.endswith("G"):
+        found = published.first_generator(kind.startswith("ballgan"))
+    else:
+        found = published.first_discriminator()
+    expected = {name: shape for name, shape, role in key_list(kind) if role == "P"}
+    assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +107,7 @@ def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
     before = [{key: value.detach().clone() for key, value in p.items()} for p in players]
     sizes = published.Sizes(neural=32, coarse=6, fine=6)
     training = published.Training(*players, background=name.startswith("ballgan"), sizes=sizes)
-    training.step(torch.rand(2, 3, 64, 64) * 2 - 1, fixture["c"])
+    training.step(torch.rand(2, 3, 64, 64) * 2 - 1, fixture["c"], 0)
     for player, old in zip(players, before, strict=True):
         for key, value in player.items():
             assert value.isfinite().all(), key
@@ -106,4 +116,6 @@ def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
             unused = key.startswith("superresolution") and key.endswith("noise_strength")
             assert changed == (value.requires_grad and not unused), key
     for key, value in training.average.items():
-        torch.testing.assert_close(value, torch.lerp(players[0][key].detach(), before[0][key], 0.999))
+        torch.testing.assert_close(
+            value, torch.lerp(players[0][key].detach(), before[0][key], 0.999)
+        )

@@ -106,3 +106,12 @@ def test_weighted_sum_is_the_sum_over_intervals() -> None:
     weights = torch.tensor([[[0.5, 0.25]]])
     values = torch.tensor([[[[1.0, 2.0], [4.0, 8.0]]]])
     assert weighted_sum(weights, values).tolist() == [[[1.5, 3.0]]]
+
+
+def test_weighted_sum_has_first_and_second_derivatives() -> None:
+    weights = torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    values = torch.rand(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(weighted_sum, (weights, values))
+    assert torch.autograd.gradgradcheck(weighted_sum, (weights, values))
+    (found,) = torch.autograd.grad(weighted_sum(weights, values.detach()).sum(), weights)
+    torch.testing.assert_close(found, values.detach().sum(-1))
