@@ -8,7 +8,7 @@ Cases:
               4096, at most 128 channels, 24 + 24 samples, rendered at 32 px, batch 4); with "auto
               precision" convolutions are in bfloat16 where the processor computes with it
     published EG3D and BallGAN on the same configuration as they were published, restated in plain
-              torch (see published.py), since the programs cannot be part of this project
+              torch (see published/), since the programs cannot be part of this project
 
 A step is everything but reading data: generator, both discriminator passes, all regularisers when
 they are due (R1 every 16 steps, density variation every 4), backward pass, both optimisers, moving
@@ -34,7 +34,8 @@ from multiprocessing import get_context
 import torch
 from torch import Tensor
 
-from benchmarks import published
+from benchmarks.published.training import Training
+from benchmarks.published.weights import first_discriminator, first_generator
 from nerfstudio_gan3d.cameras import orbit_labels
 from nerfstudio_gan3d.latents import SceneRequest, request_latents
 from nerfstudio_gan3d.models.ballgan import ballgan_tiny
@@ -112,8 +113,8 @@ def step_times(step: Callable[[int], None], batch: int, steps: int) -> dict[str,
 def published_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str, float]:
     """The published system with the sizes of `tiny64`."""
     torch.manual_seed(0)
-    players = published.first_generator(config.background), published.first_discriminator()
-    training = published.Training(*players, background=config.background)
+    players = first_generator(config.background), first_discriminator()
+    training = Training(*players, background=config.background)
     images, labels = real_images(config, batch)
 
     def step(index: int) -> None:

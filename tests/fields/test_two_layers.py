@@ -56,8 +56,11 @@ def test_values_and_gradients_are_those_of_the_formula(ranged: bool) -> None:
 
 @pytest.mark.parametrize("ranged", [True, False])
 def test_first_and_second_derivatives_are_difference_quotients(ranged: bool) -> None:
-    assert torch.autograd.gradcheck(lambda *inputs: two_layers(*inputs, ranged), given())
-    assert torch.autograd.gradgradcheck(lambda *inputs: two_layers(*inputs, ranged), given())
+    def layers(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return two_layers(x, a, b, c, d, ranged)
+
+    assert torch.autograd.gradcheck(layers, given())
+    assert torch.autograd.gradgradcheck(layers, given())
 
 
 @pytest.mark.parametrize("output", [0, 1])

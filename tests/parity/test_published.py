@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks import published
+from benchmarks.published.networks import Fakes, generated, judged, resized
+from benchmarks.published.rendering import Sizes
+from benchmarks.published.training import Training
+from benchmarks.published.weights import first_discriminator, first_generator
 from tests.parity.fill import Fixture, fill_value, key_list, procedural_image
 
 NAMES = ["eg3d_tiny64", "ballgan_tiny64"]
@@ -21,9 +24,9 @@ def filled(name: str, config: dict) -> dict[str, Tensor]:
     return weights
 
 
-def images(fixture: Fixture, weights: dict[str, Tensor]) -> published.Fakes:
+def images(fixture: Fixture, weights: dict[str, Tensor]) -> Fakes:
     """The fixture's images with a graph."""
-    return published.generated(
+    return generated(
         weights,
         fixture["z"],
         fixture["c_cond"],
@@ -47,7 +50,7 @@ def test_images_and_losses_with_their_gradients_are_the_originals(name: str) -> 
     close(found.image, fixture["image_sub"])
     close(found.raw, fixture["image_raw"])
     close(found.march.weights.sum(2).mT.reshape(-1, 1, 32, 32), fixture["render_wsum"])
-    logits = published.judged(judge, found.image, found.raw, fixture["c"], 4)
+    logits = judged(judge, found.image, found.raw, fixture["c"], 4)
     close(logits, fixture["D_logits_fake"], 2e-5, 1e-3)
     losses = {"nonsat": F.softplus(-logits).mean(), "linear": -logits.mean()}
     if "L_bg" in fixture.tensors:
@@ -80,9 +83,9 @@ def test_logits_and_penalty_of_reals_are_the_originals() -> None:
     fixture = Fixture("eg3d_tiny64")
     judge = filled("eg3d_tiny64_D", fixture.config)
     image = torch.stack([procedural_image(64, phase) for phase in (0.0, 1.0)])
-    raw = published.resized(image, 32)
+    raw = resized(image, 32)
     pair = image.requires_grad_(), raw.requires_grad_()
-    logits = published.judged(judge, *pair, fixture["c"], 4)
+    logits = judged(judge, *pair, fixture["c"], 4)
     close(logits, fixture["D_logits_real"], 2e-5, 1e-3)
     slopes = torch.autograd.grad(logits.sum(), pair)
     penalty = slopes[0].square().sum((1, 2, 3)) + slopes[1].square().sum((1, 2, 3))
@@ -92,9 +95,9 @@ def test_logits_and_penalty_of_reals_are_the_originals() -> None:
 @pytest.mark.parametrize("kind", ["eg3d_tiny64_G", "ballgan_tiny64_G", "eg3d_tiny64_D"])
 def test_untrained_weights_have_the_original_names_and_shapes(kind: str) -> None:
     if kind.endswith("G"):
-        found = published.first_generator(kind.startswith("ballgan"))
+        found = first_generator(kind.startswith("ballgan"))
     else:
-        found = published.first_discriminator()
+        found = first_discriminator()
     expected = {name: shape for name, shape, role in key_list(kind) if role == "P"}
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
@@ -105,8 +108,8 @@ def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
     fixture = Fixture(name)
     players = [filled(key, fixture.config) for key in (f"{name}_G", "eg3d_tiny64_D")]
     before = [{key: value.detach().clone() for key, value in p.items()} for p in players]
-    sizes = published.Sizes(neural=32, coarse=6, fine=6)
-    training = published.Training(*players, background=name.startswith("ballgan"), sizes=sizes)
+    sizes = Sizes(neural=32, coarse=6, fine=6)
+    training = Training(*players, background=name.startswith("ballgan"), sizes=sizes)
     training.step(torch.rand(2, 3, 64, 64) * 2 - 1, fixture["c"], 0)
     for player, old in zip(players, before, strict=True):
         for key, value in player.items():
