@@ -8,7 +8,8 @@ Cases:
               4096, at most 128 channels, 24 + 24 samples, rendered at 32 px, batch 4); with "auto
               precision" convolutions are in bfloat16 where the processor computes with it
     published EG3D and BallGAN on the same configuration as they were published, restated in plain
-              torch (see published/), since the programs cannot be part of this project
+              torch (see published/), since the programs cannot be part of this project; "forward_ms"
+              is the generator alone, "gradients_ms" the generator with its backward pass
 
 A step is everything but reading data: generator, both discriminator passes, all regularisers when
 they are due (R1 every 16 steps, density variation every 4), backward pass, both optimisers, moving
@@ -61,8 +62,9 @@ from nerfstudio_gan3d.training.memory import keep_freed_memory
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 
 # The original EG3D and BallGAN on the configuration tiny64 with two threads, measured on another,
-# idle machine (amortised milliseconds a step of 4 images). Their ratio to this machine is unknown.
-ELSEWHERE_MS = {"eg3d": 610.0, "ballgan": 815.0}
+# idle machine: milliseconds of the generator's forward pass, of that with its backward pass, and
+# amortised of a step of 4 images. Their ratio to this machine is unknown.
+ELSEWHERE_MS = {"eg3d": (167.0, 316.0, 610.0), "ballgan": (175.0, 387.0, 815.0)}
 
 AUTO = "auto precision"
 
@@ -110,6 +112,16 @@ def step_times(step: Callable[[int], None], batch: int, steps: int) -> dict[str,
     return {"ms_per_step": 1000 * seconds, "images_per_second": batch / seconds}
 
 
+def median_ms(function: Callable[[], None], runs: int = 7) -> float:
+    """Milliseconds that a function takes, after two calls that do not count."""
+    times = []
+    for _ in range(2 + runs):
+        start = time.perf_counter()
+        function()
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[2:])
+
+
 def published_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str, float]:
     """The published system with the sizes of `tiny64`."""
     torch.manual_seed(0)
@@ -117,10 +129,21 @@ def published_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str,
     training = Training(*players, background=config.background)
     images, labels = real_images(config, batch)
 
+    def forward() -> None:
+        with torch.no_grad():
+            training.fakes(labels)
+
+    def gradients() -> None:
+        fakes = training.fakes(labels)
+        (fakes.image.sum() + fakes.raw.sum()).backward()
+
     def step(index: int) -> None:
         training.step(images, labels, index)
 
-    return step_times(step, batch, steps)
+    parts = {"forward_ms": median_ms(forward), "gradients_ms": median_ms(gradients)}
+    for optimizer in training.optimizers:
+        optimizer.zero_grad()
+    return parts | step_times(step, batch, steps)
 
 
 def training_speed(config: GanModelConfig, batch: int, steps: int) -> dict[str, float]:
@@ -183,8 +206,9 @@ def summary(rounds: list[dict[str, float]], batch: int) -> dict[str, object]:
         "images_per_second": 1000 * batch / middle,
         "rounds_ms": steps,
     }
-    if "frames_per_second" in rounds[0]:
-        report["frames_per_second"] = statistics.median(f["frames_per_second"] for f in rounds)
+    for name in ("frames_per_second", "forward_ms", "gradients_ms"):
+        if name in rounds[0]:
+            report[name] = statistics.median(figures[name] for figures in rounds)
     return report
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.published.layers import (
     CLAMP,
     SQUARES,
+    Noise,
     Weights,
     activated,
     connected,
@@ -24,7 +25,7 @@ from benchmarks.published.layers import (
 from benchmarks.published.rendering import TINY64, March, Sizes, behind, rays_of, rendered
 
 
-def planes_of(weights: Weights, ws: Tensor, noise: str) -> Tensor:
+def planes_of(weights: Weights, ws: Tensor, noise: Noise) -> Tensor:
     """Latents [B, L, 512] to the three planes, [B, 96, P, P]."""
     name, side, index = "backbone.synthesis.b4", 4, 0
     x = weights[f"{name}.const"].expand(len(ws), -1, -1, -1)
@@ -40,7 +41,8 @@ def planes_of(weights: Weights, ws: Tensor, noise: str) -> Tensor:
 
 
 def upsampled(weights: Weights, features: Tensor, w: Tensor) -> Tensor:
-    """Super-resolution to twice the size: a block that keeps it, and one that doubles it."""
+    """Features [B, 32, H, W] and w [B, 512] to images [B, 3, 2H, 2W]: a block that keeps the size,
+    and one that doubles it."""
     x, image = features, features[:, :3]
     for name, up in (("superresolution.block0", False), ("superresolution.block1", True)):
         x = styled(weights, f"{name}.conv0", x, w, up, "none", CLAMP)
@@ -51,6 +53,8 @@ def upsampled(weights: Weights, features: Tensor, w: Tensor) -> Tensor:
 
 
 class Fakes(NamedTuple):
+    """Images [B, 3, 64, 64], raw images [B, 3, 32, 32] and what lies behind them."""
+
     image: Tensor
     raw: Tensor
     march: March
@@ -63,11 +67,14 @@ def generated(
     cameras: Tensor,
     z_bg: Tensor | None = None,
     sizes: Sizes = TINY64,
-    noise: str = "random",
+    noise: Noise = "random",
     jitter: Tensor | None = None,
     draws: Tensor | None = None,
 ) -> Fakes:
-    """Latents and cameras to images."""
+    """Latents [B, 512], conditioning and rendering cameras [B, 25] to images.
+
+    ``jitter`` [B, R, D, 1] and ``draws`` [B R, D] place coarse and fine samples; None draws them.
+    """
     batch, rays = len(z), sizes.neural**2
     ws = latents(weights, z, conditioning)
     planes = planes_of(weights, ws, noise)
@@ -102,14 +109,14 @@ def convolved(
     gain: float = 1.0,
     clamp: float | None = CLAMP,
 ) -> Tensor:
-    """A convolution with equalised learning rate, which may halve the size."""
+    """A convolution of [B, I, H, W] with equalised learning rate, which may halve the size."""
     weight = weights[f"{name}.weight"]
     taps = weight.shape[-1]
     weight = weight / math.sqrt(weight.shape[1] * taps**2)
     if down and taps == 1:
-        x = F.conv2d(filtered(x, [1] * 4, stride=2), weight)
+        x = F.conv2d(filtered(x, 1, stride=2), weight)
     elif down:
-        x = F.conv2d(filtered(x, [2] * 4), weight, stride=2)
+        x = F.conv2d(filtered(x, 2), weight, stride=2)
     else:
         x = F.conv2d(x, weight, padding=taps // 2)
     bias = weights.get(f"{name}.bias")
@@ -117,6 +124,7 @@ def convolved(
 
 
 def resized(x: Tensor, side: int) -> Tensor:
+    """Square images [B, C, H, H] at another size, filtered."""
     return F.interpolate(x, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 

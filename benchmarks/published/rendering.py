@@ -73,6 +73,9 @@ def rays_of(cameras: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 class March(NamedTuple):
+    """Features [B, R, 32], depth [B, R, 1], weights [B, R, S - 1, 1] and the light that is left
+    [B, R, 1]."""
+
     features: Tensor
     depth: Tensor
     weights: Tensor
@@ -91,11 +94,13 @@ def marched(colours: Tensor, raw: Tensor, distances: Tensor) -> March:
     total = weights.sum(2)
     depth = (weights * middle).sum(2) / total
     depth = depth.nan_to_num(math.inf).clamp(distances.min(), distances.max())
-    return March((weights * colours).sum(2), depth, weights, passed[:, :, -1])
+    features = torch.matmul(weights.mT, colours).squeeze(2)
+    return March(features, depth, weights, passed[:, :, -1])
 
 
 def finer(distances: Tensor, weights: Tensor, draws: Tensor) -> Tensor:
-    """Distances drawn where the coarse weights are, [B, R, F, 1]."""
+    """Fine distances [B, R, F, 1] drawn (draws [B R, F], 0..1) where the coarse ones [B, R, D, 1]
+    have weights [B, R, D - 1, 1]."""
     batch, rays = distances.shape[:2]
     t, smooth = distances.flatten(0, 1).squeeze(-1), weights.detach().flatten(0, 1).squeeze(-1)
     smooth = F.max_pool1d(smooth[:, None], 2, 1, padding=1)
@@ -122,7 +127,8 @@ def rendered(
     jitter: Tensor,
     draws: Tensor,
 ) -> March:
-    """Coarse samples, fine ones where those have weight, and all of them composited."""
+    """Coarse samples, fine ones where those have weight, and all of them composited. Rays are
+    [B, R, 3], jitter [B, R, D, 1], draws [B R, F]."""
 
     def look(distances: Tensor) -> tuple[Tensor, Tensor]:
         batch, rays, count = distances.shape[:3]

@@ -63,15 +63,16 @@ class TwoLayers(nn.Module):
     ) -> tuple[Float[Tensor, "b n 1"], Float[Tensor, "b n o"]]:
         """Raw density and the other outputs of each position, these as `colour_range` of
         themselves if ``ranged``."""
+        dtype = feature.dtype
         raw, others = two_layers(
-            feature.flatten(0, 1), *self.hidden.scaled(), *self.out.scaled(), ranged
+            feature.flatten(0, 1), *self.hidden.scaled(dtype), *self.out.scaled(dtype), ranged
         )
         return raw.unflatten(0, feature.shape[:2]), others.unflatten(0, feature.shape[:2])
 
     def raw_density(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n 1"]:
         """Raw density alone."""
         hidden = torch.nn.functional.softplus(self.hidden(feature.flatten(0, 1)))
-        weight, bias = self.out.scaled()
+        weight, bias = self.out.scaled(feature.dtype)
         return torch.nn.functional.linear(hidden, weight[:1], bias[:1]).unflatten(
             0, feature.shape[:2]
         )

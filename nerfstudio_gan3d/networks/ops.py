@@ -182,9 +182,10 @@ class FullyConnected(nn.Module):
             x = torch.addmm(bias, x, weight.t(), alpha=gain)
         return activate_(x, self.activation)
 
-    def scaled(self) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"]]:
+    def scaled(self, dtype: torch.dtype) -> tuple[Float[Tensor, "o i"], Float[Tensor, " o"]]:
         """Weight and bias as they act, without the activation's gain."""
-        return self.weight * self.weight_gain, self.bias * self.bias_gain
+        weight, bias = self.weight * self.weight_gain, self.bias * self.bias_gain
+        return weight.to(dtype), bias.to(dtype)
 
 
 class Conv2d(nn.Module):

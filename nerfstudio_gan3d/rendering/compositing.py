@@ -98,7 +98,8 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        weights, values = ctx.saved_tensors
+        # Under autocast the output, and with it the gradient, has another dtype than the inputs.
+        weights, values = (saved.to(grads[0].dtype) for saved in ctx.saved_tensors)
         grad = grads[0].unsqueeze(-2)
         need_weights, need_values = ctx.needs_input_grad
         return (

@@ -35,6 +35,20 @@ def test_decoder_is_softplus_between_two_layers() -> None:
     torch.testing.assert_close(colour, torch.sigmoid(out[..., 1:]) * 1.002 - 0.001)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_decoder_computes_in_the_precision_of_features(dtype: torch.dtype) -> None:
+    decoder = Decoder(2, 3, hidden_dim=4)
+    with torch.no_grad():
+        decoder.out.weight[0] = 1
+    feature = torch.randn(2, 5, 2)
+    found = decoder(feature.to(dtype))
+    assert found[0].dtype == found[1].dtype == dtype
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    for ours, expected in zip(found, decoder(feature), strict=True):
+        torch.testing.assert_close(ours.float(), expected, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(decoder.raw_density(feature.to(dtype)), found[0])
+
+
 def test_density_starts_at_zero_everywhere_and_can_be_learned() -> None:
     decoder = Decoder(4, 3)
     raw, colour = decoder(torch.randn(2, 7, 4))

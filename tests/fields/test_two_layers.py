@@ -1,5 +1,7 @@
 """Two layers a part at a time, against the formula as one expression."""
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -73,12 +75,19 @@ def test_one_output_alone_gives_gradients(output: int) -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-def test_inputs_that_are_not_learned_get_no_gradient() -> None:
-    x, *weights = given()
-    a, b, c, d = weights
-    torch.cat(two_layers(x.detach(), a, b, c, d, True), dim=1).sum().backward()
-    assert x.grad is None
-    assert all(weight.grad is not None for weight in weights)
+@pytest.mark.parametrize("frozen", [(0,), (1, 2, 3, 4), (0, 2, 3), (1, 4)])
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_what_is_not_learned_gets_no_gradient(frozen: tuple[int, ...], create_graph: bool) -> None:
+    inputs = given()
+    for index in frozen:
+        inputs[index].requires_grad_(False)
+    learned = [value for value in inputs if value.requires_grad]
+    found = torch.cat(two_layers(*inputs, True), dim=1)
+    towards = torch.randn_like(found)
+    ours = torch.autograd.grad(found, learned, towards, create_graph=create_graph)
+    theirs = torch.autograd.grad(formula(*inputs, True), learned, towards)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_no_rows_give_no_rows() -> None:
@@ -87,9 +96,30 @@ def test_no_rows_give_no_rows() -> None:
     torch.cat([first, others], dim=1).sum().backward()
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted() -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_hidden_values_are_kept_for_gradients_alone(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: list[weakref.ref[Tensor]] = []
+
+    def recorded(x: Tensor) -> Tensor:
+        value = torch.nn.functional.softplus(x)
+        hidden.append(weakref.ref(value))
+        return value
+
+    monkeypatch.setattr(module, "softplus", recorded)
     inputs = given()
-    with torch.no_grad():
+    with torch.set_grad_enabled(kept):
         found = torch.cat(two_layers(*inputs, True), dim=1)
-    assert not found.requires_grad
+    assert [value() is not None for value in hidden] == [kept] * 3
     torch.testing.assert_close(found, formula(*inputs, True))
+
+
+def test_autocast_takes_the_plain_operators() -> None:
+    inputs = [value.detach().float().requires_grad_() for value in given()]
+    x, a, b, c, d = inputs
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.cat(two_layers(x, a, b, c, d, True), dim=1)
+    torch.testing.assert_close(found.float(), formula(x, a, b, c, d, True), atol=0.05, rtol=0.05)
+    found.sum().backward()
+    assert all(value.grad is not None for value in inputs)

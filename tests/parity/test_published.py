@@ -102,15 +102,29 @@ def test_untrained_weights_have_the_original_names_and_shapes(kind: str) -> None
     assert {name: tuple(value.shape) for name, value in found.items()} == expected
 
 
+def trained(name: str) -> Training:
+    """A training with the fixture's weights and few samples a ray."""
+    config = Fixture(name).config
+    players = filled(f"{name}_G", config), filled("eg3d_tiny64_D", config)
+    return Training(*players, name.startswith("ballgan"), Sizes(coarse=6, fine=6))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_density_variation_is_the_original(name: str) -> None:
+    fixture, training = Fixture(name), trained(name)
+    points = fixture["reg_pts"], fixture["reg_pts_moved"]
+    given = fixture["z"], fixture["c_cond"], *points
+    found = training.density_variation(*given, noise="const")
+    close(found, fixture["density_reg"][0], 2e-5, 1e-3)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
     torch.manual_seed(0)
-    fixture = Fixture(name)
-    players = [filled(key, fixture.config) for key in (f"{name}_G", "eg3d_tiny64_D")]
+    training = trained(name)
+    players = training.generator, training.discriminator
     before = [{key: value.detach().clone() for key, value in p.items()} for p in players]
-    sizes = Sizes(neural=32, coarse=6, fine=6)
-    training = Training(*players, background=name.startswith("ballgan"), sizes=sizes)
-    training.step(torch.rand(2, 3, 64, 64) * 2 - 1, fixture["c"], 0)
+    training.step(torch.rand(2, 3, 64, 64) * 2 - 1, Fixture(name)["c"], 0)
     for player, old in zip(players, before, strict=True):
         for key, value in player.items():
             assert value.isfinite().all(), key
@@ -118,7 +132,43 @@ def test_a_step_teaches_both_players_and_moves_the_average(name: str) -> None:
             # Super-resolution takes no noise.
             unused = key.startswith("superresolution") and key.endswith("noise_strength")
             assert changed == (value.requires_grad and not unused), key
+    # Two images: a half-life of a twentieth of them, 0.1, leaves nothing of the old average.
     for key, value in training.average.items():
-        torch.testing.assert_close(
-            value, torch.lerp(players[0][key].detach(), before[0][key], 0.999)
-        )
+        expected = torch.lerp(before[0][key], players[0][key].detach(), 1 - 0.5**20)
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize(("name", "regularisers"), [("eg3d_tiny64", 1), ("ballgan_tiny64", 2)])
+def test_phases_are_due_when_they_should_be(
+    name: str, regularisers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trained(name)
+    steps: list[int] = []
+    monkeypatch.setattr(training, "_learn", lambda player, loss: steps.append(player))
+    images, cameras = torch.rand(2, 3, 64, 64) * 2 - 1, Fixture(name)["c"]
+    counts = []
+    for index in (0, 1, 4, 16):
+        steps.clear()
+        training.step(images, cameras, index)
+        counts.append((steps.count(0), steps.count(1)))
+    lazy = 1 + regularisers
+    assert counts == [(lazy, 2), (1, 1), (lazy, 1), (lazy, 2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_of_a_step_are_the_originals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fixture = Fixture(name)
+    players = filled(f"{name}_G", fixture.config), filled("eg3d_tiny64_D", fixture.config)
+    training = Training(*players, name.startswith("ballgan"), gamma=0.5)
+    fakes = images(fixture, training.generator)
+    losses: list[float] = []
+    monkeypatch.setattr(training, "fakes", lambda cameras: fakes)
+    monkeypatch.setattr(training, "density_variation", lambda *given: torch.tensor(3.0))
+    monkeypatch.setattr(training, "_learn", lambda player, loss: losses.append(float(loss)))
+    reals = torch.stack([procedural_image(64, phase) for phase in (0.0, 1.0)])
+    training.step(reals, fixture["c"], 0)
+    expected = [fixture["loss_nonsat"][0], 4 * 3.0]
+    if training.background:
+        expected.append(4 * 0.1 * fixture["loss_Lbg"][0])
+    expected += [fixture["loss_D"][0], 16 * 0.5 / 2 * fixture["r1_penalty"].mean()]
+    assert losses == pytest.approx([float(value) for value in expected], rel=5e-3)

@@ -115,3 +115,12 @@ def test_weighted_sum_has_first_and_second_derivatives() -> None:
     assert torch.autograd.gradgradcheck(weighted_sum, (weights, values))
     (found,) = torch.autograd.grad(weighted_sum(weights, values.detach()).sum(), weights)
     torch.testing.assert_close(found, values.detach().sum(-1))
+
+
+def test_weighted_sum_under_autocast_has_gradients() -> None:
+    weights = torch.rand(2, 3, 4, requires_grad=True)
+    values = torch.rand(2, 3, 4, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        weighted_sum(weights, values).sum().backward()
+    assert weights.grad is not None
+    torch.testing.assert_close(weights.grad, values.detach().sum(-1), atol=0.05, rtol=0.05)
