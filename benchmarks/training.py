@@ -8,8 +8,8 @@ Cases:
               4096, at most 128 channels, 24 + 24 samples, rendered at 32 px, batch 4); with "auto
               precision" convolutions are in bfloat16 where the processor computes with it
     published EG3D and BallGAN on the same configuration as they were published, restated in plain
-              torch (see published/), since the programs cannot be part of this project; "forward_ms"
-              is the generator alone, "gradients_ms" the generator with its backward pass
+              torch (see published/), since the programs cannot be part of this project;
+              "forward_ms" is the generator alone, "gradients_ms" that with its backward pass
 
 A step is everything but reading data: generator, both discriminator passes, all regularisers when
 they are due (R1 every 16 steps, density variation every 4), backward pass, both optimisers, moving
