@@ -61,11 +61,6 @@ from nerfstudio_gan3d.training.ema import ema_decay, update_ema
 from nerfstudio_gan3d.training.memory import keep_freed_memory
 from nerfstudio_gan3d.training.optimizers import GanAdamConfig
 
-# The original EG3D and BallGAN on the configuration tiny64 with two threads, measured on another,
-# idle machine: milliseconds of the generator's forward pass, of that with its backward pass, and
-# amortised of a step of 4 images. Their ratio to this machine is unknown.
-ELSEWHERE_MS = {"eg3d": (167.0, 316.0, 610.0), "ballgan": (175.0, 387.0, 815.0)}
-
 AUTO = "auto precision"
 
 
@@ -285,7 +280,6 @@ def main() -> None:
         restated = report.get(f"{name}-tiny64 published")
         if not isinstance(restated, dict):
             continue
-        restated["originals_elsewhere_ms"] = ELSEWHERE_MS[name]
         for rules in ("corrected", "reference", f"corrected {AUTO}", f"reference {AUTO}"):
             ours = report.get(f"{name}-tiny64 {rules}")
             if isinstance(ours, dict):

@@ -1,4 +1,4 @@
-"""Layers of the published networks, every operator a pass of its own."""
+"""Layers of the published networks."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ BACKGROUND = 0.1
 class Training:
     """Generator and discriminator in training; tensors are leaves under official names.
 
-    Left out, and of no weight in time: the running mean of w, augmentation, blur and schedules.
+    Left out: the running mean of w; and augmentation, blur and schedules, which ours has off in the
+    configuration that is compared, too.
     """
 
     generator: dict[str, Tensor]

@@ -71,11 +71,10 @@ class TwoLayers(nn.Module):
 
     def raw_density(self, feature: Float[Tensor, "b n c"]) -> Float[Tensor, "b n 1"]:
         """Raw density alone."""
-        hidden = torch.nn.functional.softplus(self.hidden(feature.flatten(0, 1)))
+        hidden = self.hidden.scaled(feature.dtype)
         weight, bias = self.out.scaled(feature.dtype)
-        return torch.nn.functional.linear(hidden, weight[:1], bias[:1]).unflatten(
-            0, feature.shape[:2]
-        )
+        raw, _ = two_layers(feature.flatten(0, 1), *hidden, weight[:1], bias[:1], ranged=False)
+        return raw.unflatten(0, feature.shape[:2])
 
 
 class Decoder(TwoLayers):

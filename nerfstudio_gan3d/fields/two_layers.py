@@ -40,6 +40,7 @@ def two_layers(
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return _plain(x, hidden_weight, hidden_bias, weight, bias, ranged)
     given = x, hidden_weight, hidden_bias, weight, bias
+    # Functions run without gradients, and cannot see whether any are wanted outside of them.
     keep = torch.is_grad_enabled() and any(value.requires_grad for value in given)
     return cast(tuple[Tensor, Tensor], _TwoLayers.apply(*given, ranged, keep))
 
@@ -88,21 +89,19 @@ class _TwoLayers(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, hidden_weight, hidden_bias, weight, bias, others, *between = ctx.saved_tensors
+        given = x, hidden_weight, hidden_bias, weight, bias
+        needed = ctx.needs_input_grad[: len(given)]
         if torch.is_grad_enabled():
             # Derivatives of this one are asked for: they come from the operators themselves.
-            given = x, hidden_weight, hidden_bias, weight, bias
-            wanted = [value for value in given if value.requires_grad]
+            wanted = [value for value, need in zip(given, needed, strict=True) if need]
             outputs = _plain(*given, ctx.ranged)
             found = iter(torch.autograd.grad(outputs, wanted, grads, create_graph=True))
-            return (*(next(found) if value.requires_grad else None for value in given), None, None)
-        need_x, need_hidden_weight, need_hidden_bias, need_weight, need_bias = ctx.needs_input_grad[
-            :5
-        ]
-        grad_x = torch.empty_like(x) if need_x else None
-        grad_hidden_weight = torch.zeros_like(hidden_weight) if need_hidden_weight else None
-        grad_hidden_bias = torch.zeros_like(hidden_bias) if need_hidden_bias else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        grad_bias = torch.zeros_like(bias) if need_bias else None
+            return (*(next(found) if need else None for need in needed), None, None)
+        grad_x = torch.empty_like(x) if needed[0] else None
+        grad_hidden_weight, grad_hidden_bias, grad_weight, grad_bias = (
+            torch.zeros_like(value) if need else None
+            for value, need in zip(given[1:], needed[1:], strict=True)
+        )
         for index, rows in enumerate(_parts(len(x), len(hidden_weight))):
             raw, hidden = between[2 * index], between[2 * index + 1]
             first, grad = grads[0][rows, 0], grads[1][rows]
